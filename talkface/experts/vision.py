@@ -87,7 +87,8 @@ def read_backbone(net: str, path: str | Path | None) -> dict[str, Tensor]:
         where = path if path is not None else "torchvision's cache"
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise TalkfaceError(
-            f"LPIPS backbone {name}: cannot read {where} ({reason}); give a file with torchvision's {name} weights"
+            f"LPIPS backbone {name}: cannot read {where} ({reason}); "
+            f"give a file with torchvision's {name} weights"
         ) from error
     return {key: value.float() for key, value in state.items() if key.startswith("features.")}
 
