@@ -1,0 +1,348 @@
+"""First stages: pictures to latents and back. VQGAN, and the identity for pixel diffusion.
+
+Esser et al. 2021 (arXiv 2012.09841) in the sizes of the thesis: downsampling 4, 3 latent channels, 16384 codes,
+60.6 M parameters. Diffusion works on the latents *before* quantization; `decode` quantizes. A first stage owns the
+scale of its latents: `set_latent_statistics` makes them about unit variance for the diffusion model. The losses
+it is trained with are in `talkface.losses.first_stage`; the discriminator in `talkface.networks.discriminator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkface.errors import TalkfaceError
+from talkface.networks.discriminator import PatchDiscriminator
+from talkface.networks.layers import Upsample, group_norm
+from talkface.networks.quantizer import VectorQuantizer
+
+__all__ = ["VQGAN", "IdentityFirstStage", "PatchDiscriminator", "VQGANOutput"]
+
+_EPS = 1e-6
+
+
+class ResnetBlock(nn.Module):
+    """Two 3x3 convolutions, pre-normalised, around a residual."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels, _EPS)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels, _EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.conv1(F.silu(self.norm1(x)))
+        inner = self.conv2(self.dropout(F.silu(self.norm2(inner))))
+        return inner + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class PixelAttention(nn.Module):
+    """Single-head self-attention over the pixels of a feature map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels, _EPS)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        q, k, v = (layer(normed).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
+        return x + self.proj_out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class PaddedDownsample(nn.Module):
+    """3x3 convolution of stride 2 with one row and column of zeros at the bottom and right only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, each followed by attention if the level has it, then the change of size."""
+
+    def __init__(self, widths: Sequence[int], attention: bool, dropout: float) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            [ResnetBlock(inputs, outputs, dropout) for inputs, outputs in zip(widths, widths[1:], strict=False)]
+        )
+        self.attn = nn.ModuleList([PixelAttention(width) for width in widths[1:]] if attention else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn) > 0:
+                x = self.attn[index](x)
+        if hasattr(self, "downsample"):
+            x = self.downsample(x)
+        if hasattr(self, "upsample"):
+            x = self.upsample(x)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, attention where wanted, residual block, at the lowest resolution."""
+
+    def __init__(self, channels: int, attention: bool, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, dropout)
+        self.attn_1 = PixelAttention(channels) if attention else nn.Identity()
+        self.block_2 = ResnetBlock(channels, channels, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Encoder(nn.Module):
+    """Pictures (B, 3, H, W) -> features (B, out_channels, H / f, W / f), f = 2 ** (levels - 1)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        attention_resolutions: Sequence[int],
+        image_size: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.down = nn.ModuleList()
+        width = channels
+        for index, multiplier in enumerate(channel_mult):
+            widths = [width] + [multiplier * channels] * num_res_blocks
+            level = Level(widths, image_size // 2**index in attention_resolutions, dropout)
+            width = widths[-1]
+            if index < len(channel_mult) - 1:
+                level.downsample = PaddedDownsample(width)
+            self.down.append(level)
+        self.mid = Middle(width, len(attention_resolutions) > 0, dropout)
+        self.norm_out = group_norm(width, _EPS)
+        self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv_in(images)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """Features (B, in_channels, h, w) -> pictures (B, 3, h * f, w * f), unbounded (the caller clamps)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        attention_resolutions: Sequence[int],
+        image_size: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        width = channels * channel_mult[-1]
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.mid = Middle(width, len(attention_resolutions) > 0, dropout)
+        levels = []
+        for index in reversed(range(len(channel_mult))):
+            widths = [width] + [channel_mult[index] * channels] * num_res_blocks
+            level = Level(widths, image_size // 2**index in attention_resolutions, dropout)
+            width = widths[-1]
+            if index > 0:
+                level.upsample = Upsample(width)
+            levels.append(level)
+        # Stored by resolution like the encoder's levels, run from the lowest to the highest.
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out = group_norm(width, _EPS)
+        self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(features))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+@dataclass
+class VQGANOutput:
+    """One pass of the autoencoder, as its training needs it.
+
+    Attributes:
+        reconstruction: (B, 3, H, W), about [-1, 1].
+        codebook_loss: scalar.
+        indices: (B, h, w) chosen codes.
+        latents: (B, C, h, w) before quantization, without normalisation.
+    """
+
+    reconstruction: Tensor
+    codebook_loss: Tensor
+    indices: Tensor
+    latents: Tensor
+
+
+class VQGAN(nn.Module):
+    """Vector-quantized autoencoder. The defaults are the thesis's.
+
+    Args:
+        channels: width at full resolution (encoder).
+        channel_mult: width multiplier per level; the downsampling factor is 2 ** (levels - 1).
+        num_res_blocks: residual blocks per encoder level; the decoder has one more.
+        attention_resolutions: feature map sizes with attention; () for none, not even in the middle.
+        image_size: picture size these resolutions are counted from.
+        latent_channels: channels of latents and codes.
+        codebook_size: number of codes.
+        ema_codebook: learn codes by moving averages instead of gradients.
+        decoder_channels, decoder_channel_mult, decoder_num_res_blocks: a decoder cheaper than the encoder; None:
+            as the encoder (with one block more per level).
+        dropout: rate inside residual blocks.
+        beta, legacy_beta, revive_after: see `VectorQuantizer`.
+    Raises:
+        TalkfaceError: encoder and decoder with different numbers of levels.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 4),
+        num_res_blocks: int = 2,
+        attention_resolutions: Sequence[int] = (32,),
+        image_size: int = 128,
+        latent_channels: int = 3,
+        codebook_size: int = 16384,
+        ema_codebook: bool = False,
+        decoder_channels: int | None = None,
+        decoder_channel_mult: Sequence[int] | None = None,
+        decoder_num_res_blocks: int | None = None,
+        dropout: float = 0.0,
+        beta: float = 0.25,
+        legacy_beta: bool = True,
+        revive_after: int = 0,
+    ) -> None:
+        super().__init__()
+        decoder_mult = channel_mult if decoder_channel_mult is None else decoder_channel_mult
+        if len(decoder_mult) != len(channel_mult):
+            raise TalkfaceError(
+                f"decoder_channel_mult: {len(decoder_mult)} levels; allowed: {len(channel_mult)}, as channel_mult"
+            )
+        self.latent_channels, self.image_size = latent_channels, image_size
+        self.downsample_factor = 2 ** (len(channel_mult) - 1)
+        self.encoder = Encoder(
+            in_channels=3,
+            out_channels=latent_channels,
+            channels=channels,
+            channel_mult=channel_mult,
+            num_res_blocks=num_res_blocks,
+            attention_resolutions=attention_resolutions,
+            image_size=image_size,
+            dropout=dropout,
+        )
+        self.decoder = Decoder(
+            in_channels=latent_channels,
+            out_channels=3,
+            channels=channels if decoder_channels is None else decoder_channels,
+            channel_mult=decoder_mult,
+            num_res_blocks=num_res_blocks + 1 if decoder_num_res_blocks is None else decoder_num_res_blocks,
+            attention_resolutions=attention_resolutions,
+            image_size=image_size,
+            dropout=dropout,
+        )
+        self.quantize = VectorQuantizer(
+            codebook_size,
+            latent_channels,
+            beta=beta,
+            legacy_beta=legacy_beta,
+            ema=ema_codebook,
+            revive_after=revive_after,
+        )
+        self.quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.register_buffer("latent_mean", torch.zeros(latent_channels))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the decoder's last convolution: the adaptive adversarial weight compares gradients there."""
+        return self.decoder.conv_out.weight
+
+    def set_latent_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Make `encode` return (latents - mean) / std per channel, and `decode` expect that.
+
+        Args:
+            mean, std: (latent_channels,), measured on raw latents (those of `forward`). Zero and one, the thesis,
+                until this is called.
+        Raises:
+            TalkfaceError: wrong length, or a standard deviation that is not positive.
+        """
+        if mean.shape != self.latent_mean.shape or std.shape != self.latent_std.shape or not bool((std > 0).all()):
+            raise TalkfaceError(
+                f"latent statistics: mean {mean.tolist()}, std {std.tolist()}; allowed: {self.latent_channels} "
+                "numbers each, std positive"
+            )
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [-1, 1] -> latents (B, latent_channels, H / f, W / f), before quantization.
+
+        Raises:
+            TalkfaceError: height or width not a multiple of the downsampling factor.
+        """
+        factor = self.downsample_factor
+        if images.shape[2] % factor or images.shape[3] % factor:
+            raise TalkfaceError(
+                f"height x width of images: {images.shape[2]} x {images.shape[3]}; allowed: multiples of {factor}"
+            )
+        raw = self.quant_conv(self.encoder(images))
+        return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """latents (B, latent_channels, h, w) -> images (B, 3, h * f, w * f), about [-1, 1], through the codebook."""
+        raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+        indices = self.quantize.nearest(raw.permute(0, 2, 3, 1).reshape(-1, self.latent_channels))
+        codes = self.quantize.codes(indices.view(raw.shape[0], *raw.shape[2:])).to(raw.dtype)
+        # Straight-through, so that losses on decoded pictures reach the latents.
+        return self.decoder(self.post_quant_conv(raw + (codes - raw).detach()))
+
+    def forward(self, images: Tensor) -> VQGANOutput:
+        """images (B, 3, H, W) in [-1, 1] -> reconstruction, codebook loss, indices, raw latents."""
+        latents = self.quant_conv(self.encoder(images))
+        quantized, codebook_loss, indices = self.quantize(latents)
+        reconstruction = self.decoder(self.post_quant_conv(quantized))
+        return VQGANOutput(reconstruction, codebook_loss, indices, latents)
+
+
+class IdentityFirstStage(nn.Module):
+    """Pixels are the latents: turns latent diffusion into pixel diffusion."""
+
+    latent_channels = 3
+    downsample_factor = 1
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) -> the same."""
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """latents (B, 3, H, W) -> the same."""
+        return latents
