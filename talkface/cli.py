@@ -1,0 +1,324 @@
+"""The command line: verbs, their options, and errors as one line.
+
+Only the standard library is imported here; a verb imports what it needs after its arguments were checked, so that
+`talkface --help` and a mistyped path answer at once. Exit codes: 0 done, 1 `doctor` found a problem (or a defect
+of talkface itself), 2 a mistake the user can correct, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NoReturn
+
+from talkface import __version__
+from talkface.errors import TalkfaceError
+
+TRAINING_VERBS = ("fit", "validate", "test", "predict")
+FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+_NTSC = {
+    "23.976": Fraction(24000, 1001),
+    "23.98": Fraction(24000, 1001),
+    "29.97": Fraction(30000, 1001),
+    "59.94": Fraction(60000, 1001),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with this project's form of error line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise TalkfaceError(f"{message}; see: {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code; never raises for a mistake of the user."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if not debug:
+        warnings.simplefilter("ignore")
+    try:
+        if arguments and arguments[0] in TRAINING_VERBS:
+            from talkface.fit import main as run_training
+
+            return int(run_training([item for item in arguments if item != "--debug"]) or 0)
+        if arguments and arguments[0] == "evaluate-video":
+            from talkface.pipelines.evaluate import main as run_evaluation
+
+            return int(run_evaluation([item for item in arguments[1:] if item != "--debug"]) or 0)
+        options = build_parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
+    except KeyboardInterrupt:
+        print("talkface: interrupted", file=sys.stderr)
+        return 130
+    except TalkfaceError as error:
+        return _report(error, " ".join(str(error).split()), 2, debug)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _report(error, f"{error.strerror or error}{where}", 2, debug)
+    except Exception as error:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return _report(error, f"{message} (a defect of talkface; --debug shows where)", 1, debug)
+
+
+def _report(error: Exception, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"talkface: error: {message}", file=sys.stderr)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and their options (the training verbs are listed here, and parsed by `talkface.fit`)."""
+    parser = _Parser(
+        prog="talkface", description="Talking faces and facial reenactment with diffusion models."
+    )
+    parser.add_argument("--version", action="version", version=f"talkface {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_sample_video(verbs)
+    doctor = verbs.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
+    doctor.add_argument("--bundle", metavar="NAME|PATH", action="append", help="also check this bundle")
+    doctor.add_argument("--debug", action="store_true", help="show tracebacks")
+    doctor.set_defaults(run=_doctor)
+    version = verbs.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    for verb, text in (
+        ("fit", "train what a YAML file describes: talkface fit --config conf/….yaml"),
+        ("validate", "compute the validation losses of a checkpoint"),
+        ("test", "compute the test losses of a checkpoint"),
+        ("predict", "run a trained module over a data module"),
+        ("evaluate-video", "measure films: quality, lip movement, identity"),
+    ):
+        verbs.add_parser(verb, help=text, add_help=False)
+    return parser
+
+
+def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "sample-video",
+        help="make a face speak: a picture (or film) and a sound in, a film out",
+        description="Make the face in a picture, or re-make the mouth in a film, to speak a sound.",
+    )
+    add = parser.add_argument
+    add(
+        "--audio",
+        required=True,
+        type=Path,
+        metavar="SOUND",
+        help="speech: wav, mp3, flac, m4a, or a film's sound",
+    )
+    add(
+        "--id",
+        required=True,
+        type=Path,
+        metavar="PICTURE|FILM",
+        help="the face: any picture, or a film to dub",
+    )
+    add("--out", type=Path, default=Path("talking.mp4"), metavar="FILM", help="default: talking.mp4")
+    add("--bundle", default="default", metavar="NAME|PATH", help="the trained model (default: default)")
+    add(
+        "--face",
+        type=_whole(1),
+        metavar="N",
+        help="the N-th largest face, when there are several (default: 1)",
+    )
+    add("--crop", action="store_true", help="write only the square face")
+    add(
+        "--fps", type=_frame_rate, metavar="RATE", help="default: 25 for a picture, the film's own for a film"
+    )
+    add("--emotion", metavar="NAME", help="where the bundle has emotions: neutral, happy, sad, …")
+    add("--seed", type=_whole(0), default=0, metavar="N", help="same seed, same film (default: 0)")
+    method = parser.add_argument_group("method")
+    add = method.add_argument
+    add(
+        "--mode",
+        choices=("windowed", "autoregressive"),
+        default="windowed",
+        help="windowed: fixed reference, frames in batches (default); autoregressive: each frame after the last",
+    )
+    add("--num-inference-steps", type=_whole(1, 1000), metavar="N", help="default: the bundle's")
+    add(
+        "--guidance-scale",
+        type=_number(0, 50),
+        metavar="X",
+        help="weight of the sound; 1 = none (default: the bundle's)",
+    )
+    add(
+        "--eta",
+        type=_number(0, 1),
+        default=0.0,
+        metavar="X",
+        help="noise of each step, autoregressive only (default: 0)",
+    )
+    machine = parser.add_argument_group("machine")
+    add = machine.add_argument
+    add("--device", default="auto", metavar="auto|cpu|cuda|cuda:N|mps", help="default: auto")
+    add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="default: auto")
+    add(
+        "--batch-size",
+        type=_whole(1, 4096),
+        metavar="N",
+        help="frames made together; does not change the film",
+    )
+    add(
+        "--max-duration",
+        type=_number(0.04, 86400),
+        default=3600.0,
+        metavar="SECONDS",
+        help="refuse longer sounds (default: 3600)",
+    )
+    add("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=_sample_video)
+
+
+def _sample_video(options: argparse.Namespace) -> int:
+    _check_input("--audio", options.audio)
+    _check_input("--id", options.id)
+    _check_output(options.out, (options.audio, options.id))
+    from talkface.checkpoint import bundle_folder
+
+    bundle_folder(options.bundle)
+    from tqdm import tqdm
+
+    from talkface.media import VideoWriter, is_video
+    from talkface.pipelines.talking_face import TalkingFacePipeline
+
+    pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
+    kind = "film" if is_video(options.id) else "image"
+    result = pipeline(
+        options.audio,
+        **{kind: options.id},
+        mode=options.mode,
+        num_inference_steps=options.num_inference_steps,
+        guidance_scale=options.guidance_scale,
+        eta=options.eta,
+        emotion=options.emotion,
+        seed=options.seed,
+        fps=options.fps,
+        batch_size=options.batch_size,
+        crop=options.crop,
+        face=options.face,
+        max_seconds=options.max_duration,
+    )
+    for note in result.notes:
+        print(f"talkface: {note}", file=sys.stderr)
+    written = 0
+    bar = tqdm(total=result.num_frames, unit="frame", desc=options.out.name, disable=not sys.stderr.isatty())
+    try:
+        with (
+            bar,
+            result.frames() as frames,
+            VideoWriter(
+                options.out,
+                result.fps,
+                audio_path=options.audio,
+                times=result.times,
+                metadata=result.metadata,
+            ) as writer,
+        ):
+            for frame in frames:
+                writer.write(frame)
+                written += 1
+                bar.update()
+    except KeyboardInterrupt:
+        done = f"{options.out} holds the first {written} frames" if written else "nothing was written"
+        print(f"\ntalkface: interrupted; {done}", file=sys.stderr)
+        return 130
+    if result.frames_without_face:
+        print(
+            f"talkface: {result.frames_without_face} frames show no face and are unchanged", file=sys.stderr
+        )
+    print(f"{options.out}: {written} frames, {float(written / result.fps):.2f} s")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from talkface.doctor import run
+
+    return run(options.bundle or [])
+
+
+def _version(options: argparse.Namespace) -> int:
+    print(f"talkface {__version__}")
+    return 0
+
+
+def _check_input(option: str, path: Path) -> None:
+    if not path.exists():
+        raise TalkfaceError(f"{option}: {path} does not exist; give an existing file")
+    if not path.is_file():
+        raise TalkfaceError(f"{option}: {path} is not a file; give a file")
+    if path.stat().st_size == 0:
+        raise TalkfaceError(f"{option}: {path} is empty (0 bytes); give a file with contents")
+    if not os.access(path, os.R_OK):
+        raise TalkfaceError(f"{option}: {path} may not be read; change its permissions or give another file")
+
+
+def _check_output(path: Path, inputs: Sequence[Path]) -> None:
+    if path.suffix.lower() not in FILM_SUFFIXES:
+        raise TalkfaceError(f"--out: {path} is no film name; allowed endings are {', '.join(FILM_SUFFIXES)}")
+    if path.is_dir():
+        raise TalkfaceError(f"--out: {path} is a folder; give the name of a film in it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise TalkfaceError(f"--out: the folder {folder} does not exist; make it first: mkdir -p '{folder}'")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TalkfaceError(
+            f"--out: the folder {folder} cannot be written ({error.strerror or error}); choose another"
+        ) from error
+    if path.exists() and any(path.samefile(other) for other in inputs):
+        raise TalkfaceError(f"--out: {path} is also an input and would be lost; choose another name")
+
+
+def _whole(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if not lowest <= value <= highest:
+            allowed = f"{lowest} to {highest}" if highest < 2**31 else f"{lowest} or more"
+            raise argparse.ArgumentTypeError(f"{text}; allowed are whole numbers, {allowed}")
+        return value
+
+    return parse
+
+
+def _number(lowest: float, highest: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text}; allowed are numbers from {lowest:g} to {highest:g}")
+        return value
+
+    return parse
+
+
+def _frame_rate(text: str) -> Fraction:
+    try:
+        rate = _NTSC.get(text) or Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 1 <= rate <= 240:
+        raise argparse.ArgumentTypeError(
+            f"{text}; allowed are 1 to 240 frames a second, as 25, 29.97 or 30000/1001"
+        )
+    return rate
+
+
+if __name__ == "__main__":
+    sys.exit(main())
