@@ -1,8 +1,9 @@
 """Building blocks shared by the networks: time embedding, residual block, attention, down- and upsampling.
 
 The blocks of the latent diffusion UNet (Rombach et al. 2022, arXiv 2112.10752, appendix E; Dhariwal & Nichol
-2021, arXiv 2105.05233). Sub-module names follow the layout in which latent diffusion checkpoints are published,
-so that an importer only has to rename prefixes. Nothing here knows of schedules, losses or guidance.
+2021, arXiv 2105.05233). Sub-module names follow the layout in which latent diffusion checkpoints are
+published, so that an importer only has to rename prefixes. Nothing here knows of schedules, losses or
+guidance.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class CrossAttention(nn.Module):
     """Multi-head attention from `x` to `context`, or to itself where no context dimension is given.
 
     Note: with one context token the softmax runs over a single key and is 1, so the result is the same value
-    vector at every position and `to_q`, `to_k` receive no gradient. The thesis's configuration is of this kind.
+    vector at every position and `to_q`, `to_k` receive no gradient. The thesis's configuration is of this
+    kind.
     """
 
     def __init__(self, dim: int, context_dim: int | None, num_heads: int) -> None:
@@ -100,7 +102,7 @@ class CrossAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """Linear layer whose first half of outputs is gated by the exact GELU of the second (arXiv 2002.05202)."""
+    """Linear layer; the first half of its outputs is gated by the exact GELU of the second (2002.05202)."""
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
@@ -142,7 +144,8 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """One transformer block over the pixels of a feature map, inside a residual whose last layer starts at zero.
+    """One transformer block over the pixels of a feature map, inside a residual whose last layer starts at
+    zero.
 
     Raises:
         TalkfaceError: `num_head_channels` does not divide `channels`.
@@ -154,8 +157,8 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         if channels % num_head_channels:
             raise TalkfaceError(
-                f"num_head_channels: {num_head_channels}; allowed: a divisor of the {channels} channels of the "
-                "attention block; change num_head_channels or model_channels"
+                f"num_head_channels: {num_head_channels}; allowed: a divisor of the {channels} channels of "
+                "the attention block; change num_head_channels or model_channels"
             )
         self.norm = group_norm(channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)

@@ -27,8 +27,8 @@ class VectorQuantizer(nn.Module):
         ema: learn the codes as moving averages of the latents they stand for, without gradients; the loss is
             then `beta` times the commitment term.
         ema_decay: decay of those averages, per training step.
-        revive_after: replace a code that no latent chose for this many training steps by a latent of the current
-            batch; 0: never.
+        revive_after: replace a code that no latent chose for this many training steps by a latent of the
+            current batch; 0: never.
     """
 
     _STATISTICS_DECAY = 0.99
@@ -60,8 +60,9 @@ class VectorQuantizer(nn.Module):
     def nearest(self, vectors: Tensor, chunk_elements: int = 1 << 20) -> Tensor:
         """Index of the code with the smallest Euclidean distance.
 
-        |v - c|^2 = |v|^2 - 2 v.c + |c|^2, whose first term does not depend on the code: one matrix product and
-        an argmax, in chunks of at most `chunk_elements` scores so that they stay in the processor's cache.
+        |v - c|^2 = |v|^2 - 2 v.c + |c|^2, whose first term does not depend on the code: one matrix product
+        and an argmax, in chunks of at most `chunk_elements` scores so that they stay in the processor's
+        cache.
 
         Args:
             vectors: (N, dim).
@@ -86,8 +87,8 @@ class VectorQuantizer(nn.Module):
         Args:
             latents: (B, dim, H, W).
         Returns:
-            quantized (B, dim, H, W), whose gradient flows to `latents` unchanged (straight-through); the codebook
-            loss, a scalar; indices (B, H, W).
+            quantized (B, dim, H, W), whose gradient flows to `latents` unchanged (straight-through); the
+            codebook loss, a scalar; indices (B, H, W).
         Raises:
             TalkfaceError: another number of channels.
         """

@@ -1,10 +1,10 @@
 """The UNet of (latent) diffusion models.
 
 Rombach et al. 2022 (arXiv 2112.10752) as in the thesis: residual blocks shifted by the time embedding, and
-spatial transformers that attend to a context. The talking-face network is `UNet(in_channels=9, out_channels=3,
-model_channels=160, context_dim=1024)`: noisy, masked and identity latents in, noise out. The same class serves
-pixel diffusion (no context, few attention levels) and small CPU-friendly networks. It knows nothing of noise
-schedules, losses or guidance.
+spatial transformers that attend to a context. The talking-face network is `UNet(in_channels=9,
+out_channels=3, model_channels=160, context_dim=1024)`: noisy, masked and identity latents in, noise out. The
+same class serves pixel diffusion (no context, few attention levels) and small CPU-friendly networks. It knows
+nothing of noise schedules, losses or guidance.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class UNet(nn.Module):
         channel_mult: width multiplier per level; each further level halves height and width.
         num_res_blocks: residual blocks per level on the way down (one more on the way up); one number or one
             per level.
-        attention_downsamples: downsampling factors (1 = full resolution) whose levels get a spatial transformer
-            after each residual block. Empty: no attention at all, not even in the middle.
+        attention_downsamples: downsampling factors (1 = full resolution) whose levels get a spatial
+            transformer after each residual block. Empty: no attention at all, not even in the middle.
         num_head_channels: channels per attention head.
         context_dim: width of the context tokens; None: transformers only attend to the picture itself.
         embedding_dim: width of `conditioning.embedding`, which a linear layer adds to the time embedding.
@@ -90,7 +90,9 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         levels = len(channel_mult)
-        blocks_per_level = [num_res_blocks] * levels if isinstance(num_res_blocks, int) else list(num_res_blocks)
+        blocks_per_level = (
+            [num_res_blocks] * levels if isinstance(num_res_blocks, int) else list(num_res_blocks)
+        )
         self._check_sizes(blocks_per_level, attention_downsamples, levels, context_dim, image_size)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.model_channels, self.image_size = model_channels, image_size
@@ -155,8 +157,8 @@ class UNet(nn.Module):
         factors = [2**level for level in range(levels)]
         if len(blocks_per_level) != levels:
             raise TalkfaceError(
-                f"num_res_blocks: {blocks_per_level}; allowed: one number, or one for each of the {levels} entries "
-                "of channel_mult"
+                f"num_res_blocks: {blocks_per_level}; allowed: one number, or {levels}, one per entry of "
+                "channel_mult"
             )
         if wrong := [f for f in attention_downsamples if f not in factors]:
             raise TalkfaceError(
@@ -164,15 +166,13 @@ class UNet(nn.Module):
             )
         if context_dim is not None and len(attention_downsamples) == 0:
             raise TalkfaceError(
-                f"context_dim: {context_dim} without attention_downsamples; a context is read by attention only: "
-                "name at least one level, or leave context_dim out"
+                f"context_dim: {context_dim} without attention_downsamples; a context is read by attention "
+                "only: name at least one level, or leave context_dim out"
             )
         if image_size % factors[-1]:
             raise TalkfaceError(f"image_size: {image_size}; allowed: a multiple of {factors[-1]}")
 
-    def forward(
-        self, x: Tensor, timesteps: Tensor, conditioning: ConditioningLike | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, conditioning: ConditioningLike | None = None) -> Tensor:
         """Run the network.
 
         Args:
@@ -214,7 +214,7 @@ class UNet(nn.Module):
         if x.shape[1] + concat_channels != self.in_channels:
             raise TalkfaceError(
                 f"channels: {x.shape[1]} of x + {concat_channels} of conditioning.concat; allowed: "
-                f"{self.in_channels} in all, the network's in_channels; change in_channels or the conditioners"
+                f"{self.in_channels} in all, the network's in_channels; change it or the conditioners"
             )
         if x.shape[2] % self.size_divisor or x.shape[3] % self.size_divisor:
             raise TalkfaceError(

@@ -1,15 +1,17 @@
 """First stages: pictures to latents and back. VQGAN, and the identity for pixel diffusion.
 
-Esser et al. 2021 (arXiv 2012.09841) in the sizes of the thesis: downsampling 4, 3 latent channels, 16384 codes,
-60.6 M parameters. Diffusion works on the latents *before* quantization; `decode` quantizes. A first stage owns the
-scale of its latents: `set_latent_statistics` makes them about unit variance for the diffusion model. The losses
-it is trained with are in `talkface.losses.first_stage`; the discriminator in `talkface.networks.discriminator`.
+Esser et al. 2021 (arXiv 2012.09841) in the sizes of the thesis: downsampling 4, 3 latent channels, 16384
+codes, 60.6 M parameters. Diffusion works on the latents *before* quantization; `decode` quantizes. A first
+stage owns the scale of its latents: `set_latent_statistics` makes them about unit variance for the diffusion
+model. The losses it is trained with are in `talkface.losses.first_stage`; the discriminator in
+`talkface.networks.discriminator`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -74,12 +76,12 @@ class PaddedDownsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention if the level has it, then the change of size."""
+    """The blocks of one resolution, each followed by attention if wanted, then the change of size."""
 
     def __init__(self, widths: Sequence[int], attention: bool, dropout: float) -> None:
         super().__init__()
         self.block = nn.ModuleList(
-            [ResnetBlock(inputs, outputs, dropout) for inputs, outputs in zip(widths, widths[1:], strict=False)]
+            [ResnetBlock(inputs, outputs, dropout) for inputs, outputs in pairwise(widths)]
         )
         self.attn = nn.ModuleList([PixelAttention(width) for width in widths[1:]] if attention else [])
 
@@ -213,8 +215,8 @@ class VQGAN(nn.Module):
         latent_channels: channels of latents and codes.
         codebook_size: number of codes.
         ema_codebook: learn codes by moving averages instead of gradients.
-        decoder_channels, decoder_channel_mult, decoder_num_res_blocks: a decoder cheaper than the encoder; None:
-            as the encoder (with one block more per level).
+        decoder_channels, decoder_channel_mult, decoder_num_res_blocks: a decoder cheaper than the encoder;
+            None: as the encoder (with one block more per level).
         dropout: rate inside residual blocks.
         beta, legacy_beta, revive_after: see `VectorQuantizer`.
     Raises:
@@ -244,7 +246,7 @@ class VQGAN(nn.Module):
         decoder_mult = channel_mult if decoder_channel_mult is None else decoder_channel_mult
         if len(decoder_mult) != len(channel_mult):
             raise TalkfaceError(
-                f"decoder_channel_mult: {len(decoder_mult)} levels; allowed: {len(channel_mult)}, as channel_mult"
+                f"levels of decoder_channel_mult: {len(decoder_mult)}; allowed: {len(channel_mult)}, as channel_mult"
             )
         self.latent_channels, self.image_size = latent_channels, image_size
         self.downsample_factor = 2 ** (len(channel_mult) - 1)
@@ -283,22 +285,26 @@ class VQGAN(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """Weight of the decoder's last convolution: the adaptive adversarial weight compares gradients there."""
+        """Weight of the last convolution, where the adaptive adversarial weight compares gradients."""
         return self.decoder.conv_out.weight
 
     def set_latent_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Make `encode` return (latents - mean) / std per channel, and `decode` expect that.
 
         Args:
-            mean, std: (latent_channels,), measured on raw latents (those of `forward`). Zero and one, the thesis,
-                until this is called.
+            mean, std: (latent_channels,), measured on raw latents (those of `forward`). Zero and one, the
+                thesis, until this is called.
         Raises:
             TalkfaceError: wrong length, or a standard deviation that is not positive.
         """
-        if mean.shape != self.latent_mean.shape or std.shape != self.latent_std.shape or not bool((std > 0).all()):
+        if (
+            mean.shape != self.latent_mean.shape
+            or std.shape != self.latent_std.shape
+            or not bool((std > 0).all())
+        ):
             raise TalkfaceError(
-                f"latent statistics: mean {mean.tolist()}, std {std.tolist()}; allowed: {self.latent_channels} "
-                "numbers each, std positive"
+                f"latent statistics: mean {mean.tolist()}, std {std.tolist()}; allowed: "
+                f"{self.latent_channels} numbers each, std positive"
             )
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std)
@@ -312,13 +318,13 @@ class VQGAN(nn.Module):
         factor = self.downsample_factor
         if images.shape[2] % factor or images.shape[3] % factor:
             raise TalkfaceError(
-                f"height x width of images: {images.shape[2]} x {images.shape[3]}; allowed: multiples of {factor}"
+                f"size of images: {images.shape[2]} x {images.shape[3]}; allowed: multiples of {factor}"
             )
         raw = self.quant_conv(self.encoder(images))
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents (B, latent_channels, h, w) -> images (B, 3, h * f, w * f), about [-1, 1], through the codebook."""
+        """latents (B, C, h, w) -> images (B, 3, h * f, w * f), about [-1, 1], through the codebook."""
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
         indices = self.quantize.nearest(raw.permute(0, 2, 3, 1).reshape(-1, self.latent_channels))
         codes = self.quantize.codes(indices.view(raw.shape[0], *raw.shape[2:])).to(raw.dtype)

@@ -1,0 +1,1 @@
+"""Noise schedules, solvers and guidance. They see networks only as callables."""
