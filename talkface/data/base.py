@@ -1,0 +1,271 @@
+"""The corpus format: one folder, whatever the data came from.
+
+    corpus.json              name, licence, source, fps, sample rate, image size, preparation settings and their hash
+    index.parquet            one row per clip: id, split, subject, emotion, ..., shard and byte offset of every member
+    rejected.parquet         one row per raw file left out: file, step, reason, score
+    shards/<name>.tar        WebDataset shards: <id>.000.jpg ..., <id>.wav (16 kHz mono PCM), <id>.npz, <id>.json
+    features/<key>/          sidecar shards of cached sound features, keyed by content hash (see `features.py`)
+
+The shards are plain WebDataset tars and can be streamed by any reader of that format. The index additionally
+holds byte offsets, so one frame of one clip is one `pread`: no scanning, no extraction, safe with forked workers.
+A picture is a clip of one frame without sound. This file reads; `writer.py` writes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import wave
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from talkface.errors import TalkfaceError, require
+
+EMOTIONS = ("neutral", "happy", "sad", "surprised", "fear", "disgusted", "angry", "contempt")
+"""Emotion names; the position is the id (AffectNet's). -1 means "not labelled"."""
+
+FORMAT = "talkface-corpus"
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as it is handed to the writer.
+
+    Args:
+        id: letters, digits, `_` and `-` only; unique in the corpus.
+        split: train, val or test. A subject belongs to one split only.
+        frames: JPEG bytes, all of the corpus' image size.
+        audio: mono float32 in [-1, 1] at the corpus' sample rate, or None for pictures.
+        truth: arrays that go to the `.npz`; `landmarks` is (T, 68, 2) float32 pixels of the frames.
+        emotion, intensity: ids, -1 when unknown (intensity 1 to 3 where a level exists).
+        fps: frames per second of this clip; None = the corpus' rate.
+        meta: anything JSON can hold (voice, licence of one item, phonemes with times, ...).
+    """
+
+    id: str
+    split: str
+    subject: str
+    frames: list[bytes]
+    audio: np.ndarray | None = None
+    truth: dict[str, np.ndarray] = field(default_factory=dict)
+    emotion: int = -1
+    intensity: int = -1
+    transcript: str = ""
+    fps: float | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClipEntry:
+    """One row of the index: what a clip is and where its bytes lie."""
+
+    id: str
+    split: str
+    subject: str
+    emotion: int
+    intensity: int
+    transcript: str
+    fps: float
+    num_frames: int
+    duration: float
+    shard: str
+    content_hash: str
+    frame_offsets: tuple[int, ...]
+    frame_sizes: tuple[int, ...]
+    wav_offset: int
+    wav_size: int
+    npz_offset: int
+    npz_size: int
+    json_offset: int
+    json_size: int
+
+    @property
+    def has_audio(self) -> bool:
+        return self.wav_size > 0
+
+    def frame_time(self, frame: int) -> float:
+        """Seconds at the centre of frame `frame`."""
+        return (frame + 0.5) / self.fps
+
+
+class ShardFiles:
+    """Positioned reads from a folder of shards: `pread` on one descriptor per shard and process.
+
+    `pread` keeps no file position, so one descriptor may serve many threads and forked loader workers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._descriptors: dict[str, int] = {}
+
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        descriptor = self._descriptors.get(shard)
+        if descriptor is None:
+            path = self.folder / f"{shard}.tar"
+            try:
+                descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            except FileNotFoundError as error:
+                raise TalkfaceError(
+                    f"the shard {path} is missing; allowed are the shards that the index names; "
+                    "prepare the corpus again"
+                ) from error
+            self._descriptors[shard] = descriptor
+        data = os.pread(descriptor, size, offset)
+        if len(data) != size:
+            raise TalkfaceError(
+                f"the shard {self.folder / shard}.tar ends at {offset + len(data)} bytes where the index expects "
+                f"{offset + size}; the file is truncated: delete it and prepare the corpus again"
+            )
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_descriptors": {}}
+
+    def close(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+
+class Corpus:
+    """A prepared corpus, opened for random access.
+
+    Args:
+        folder: the corpus folder.
+        split: keep only this split; None keeps all.
+
+    Raises:
+        TalkfaceError: the folder is no corpus, was written by a newer version, was left unfinished, holds no clip of
+            that split, or one of its subjects appears in two splits.
+    """
+
+    def __init__(self, folder: str | Path, split: str | None = None) -> None:
+        self.folder = Path(folder)
+        self.info = read_corpus_info(self.folder)
+        entries = read_index(self.folder / "index.parquet")
+        check_splits(entries)
+        if split is not None and split not in SPLITS:
+            raise TalkfaceError(f"split: {split!r}; allowed {', '.join(SPLITS)}")
+        self.clips: list[ClipEntry] = [entry for entry in entries if split in (None, entry.split)]
+        if not self.clips:
+            raise TalkfaceError(f"the corpus {self.folder} has no clip in split {split!r}; prepare it with that split")
+        self._shards = ShardFiles(self.folder / "shards")
+
+    @property
+    def fps(self) -> float:
+        return float(self.info["fps"])
+
+    @property
+    def sample_rate(self) -> int:
+        return int(self.info["sample_rate"])
+
+    @property
+    def image_size(self) -> int:
+        return int(self.info["image_size"])
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[ClipEntry]:
+        return iter(self.clips)
+
+    def read_frame(self, clip: ClipEntry, frame: int) -> np.ndarray:
+        """Frame `frame` as uint8 (H, W, 3) RGB."""
+        data = self._shards.read(clip.shard, clip.frame_offsets[frame], clip.frame_sizes[frame])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise TalkfaceError(
+                f"frame {frame} of clip {clip.id} in {self.folder} is not a readable JPEG; prepare the corpus again"
+            )
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def read_audio(self, clip: ClipEntry) -> np.ndarray:
+        """The sound as mono float32 in [-1, 1] at `sample_rate`; empty for a clip without sound."""
+        if not clip.has_audio:
+            return np.zeros(0, np.float32)
+        with wave.open(io.BytesIO(self._shards.read(clip.shard, clip.wav_offset, clip.wav_size))) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples.astype(np.float32) / 32768.0
+
+    def read_truth(self, clip: ClipEntry, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Arrays of the `.npz`, all of them or those named (only these are decompressed)."""
+        data = self._shards.read(clip.shard, clip.npz_offset, clip.npz_size)
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            missing = [name for name in names or () if name not in file.files]
+            if missing:
+                raise TalkfaceError(
+                    f"clip {clip.id} in {self.folder} has no '{missing[0]}'; it has {', '.join(file.files)}; "
+                    "prepare the corpus with that step"
+                )
+            return {name: file[name] for name in (file.files if names is None else names)}
+
+    def read_meta(self, clip: ClipEntry) -> dict[str, Any]:
+        """The `.json` of the clip."""
+        return json.loads(self._shards.read(clip.shard, clip.json_offset, clip.json_size))
+
+
+def pack_masks(masks: np.ndarray) -> np.ndarray:
+    """(T, H, W) bool -> (T, H, ceil(W / 8)) uint8, as stored in the `.npz`."""
+    return np.packbits(masks.astype(bool), axis=-1)
+
+
+def unpack_masks(packed: np.ndarray, width: int) -> np.ndarray:
+    """The inverse of `pack_masks`: (T, H, width) bool."""
+    return np.unpackbits(packed, axis=-1, count=width).astype(bool)
+
+
+def read_corpus_info(folder: Path) -> dict[str, Any]:
+    """`corpus.json`, checked."""
+    path = folder / "corpus.json"
+    if not path.is_file():
+        raise TalkfaceError(f"corpus: {folder} has no corpus.json; prepare it with a script in data_prep/ first")
+    try:
+        info = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise TalkfaceError(f"{path} is not valid JSON ({error}); prepare the corpus again") from error
+    if info.get("format") != FORMAT or info.get("version", 0) > FORMAT_VERSION:
+        raise TalkfaceError(
+            f"{path} says format {info.get('format')!r} version {info.get('version')!r}; "
+            f"allowed {FORMAT!r} up to version {FORMAT_VERSION}; update talkface or prepare the corpus again"
+        )
+    if not (folder / "index.parquet").is_file():
+        raise TalkfaceError(
+            f"the corpus {folder} is unfinished (no index.parquet); run its preparation again, it continues"
+        )
+    return info
+
+
+def read_index(path: Path) -> list[ClipEntry]:
+    """The rows of `index.parquet`."""
+    parquet = require("pyarrow.parquet", extra="train")
+    rows = parquet.read_table(path).to_pylist()
+    return [
+        ClipEntry(
+            **{
+                **row,
+                "frame_offsets": tuple(row["frame_offsets"]),
+                "frame_sizes": tuple(row["frame_sizes"]),
+            }
+        )
+        for row in rows
+    ]
+
+
+def check_splits(entries: Iterable[ClipEntry]) -> None:
+    """Raise unless every subject lives in exactly one split."""
+    home: dict[str, str] = {}
+    for entry in entries:
+        split = home.setdefault(entry.subject, entry.split)
+        if split != entry.split:
+            raise TalkfaceError(
+                f"subject {entry.subject!r} appears in the splits {split} and {entry.split}; "
+                "a subject belongs to one split; prepare the corpus with splits by subject"
+            )

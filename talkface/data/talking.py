@@ -1,0 +1,177 @@
+"""Training pairs for the talking face: a target frame, a reference frame of the same clip, and the sound around it.
+
+Thesis 5.2: the network sees the target with its mouth region masked, another frame of the same person (identity)
+and a window of sound features centred on the target frame. Batch keys (S = image_size, L = 2 * window + 1):
+
+    target, reference, masked   (3, S, S) float in [-1, 1]; `masked` is the target with the mask region at -1
+    mask                        (1, S, S) float, 1 = to generate
+    audio                       (L, D) float, features at time + j / window_rate, j = -window .. window
+    emotion                     () long, -1 when unknown
+    landmarks                   (48, 2) float, the points outside the mouth, pixels of the target crop
+    clip, frame                 () long, which frame of which clip of the split
+
+With `sequence_length` n > 1, everything but `reference` and `emotion` has a leading n: consecutive frames.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from talkface.conditioning.audio import audio_windows
+from talkface.data.base import ClipEntry, Corpus
+from talkface.data.features import FeatureStore
+from talkface.data.images import ALIGNMENTS, LandmarkCache, Photometry, align
+from talkface.errors import TalkfaceError
+from talkface.media import to_tensor
+from talkface.portrait.crop import generation_mask
+
+Reference = Literal["any", "thesis"]
+
+
+class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
+    """Random (target, reference) pairs, `samples_per_clip` per clip and epoch.
+
+    Args:
+        corpus: clips with sound and landmarks.
+        features: cached sound features; None leaves `audio` out.
+        window: sound tokens on each side of the frame.
+        window_rate: tokens per second of that window; None = the clip's own frame rate (the paper).
+        image_size: side of the pictures.
+        mask_kind: lower_face, thesis or nose (see `portrait.crop.generation_mask`).
+        alignment: `canonical` (the crop of inference) or `none` (frames are already cropped by a fixed box).
+        reference: `any` frame of the clip but the target; or `thesis`, uniform in [0, target + 60), which may be
+            the target itself, as the thesis' code draws it.
+        reference_distance: with `any`, prefer frames at least this many frames away when the clip has such.
+        jitter: strength of the random change of both crops (see `images.draw_similarity`).
+        independent_jitter: draw it separately for target and reference (False = the same change).
+        photometric: strength of one common change of exposure, colour and sharpness of the pair.
+        sequence_length: consecutive target frames per item.
+        samples_per_clip: items per clip and epoch (1 = the paper).
+        seed: items depend on (seed, epoch, index) only.
+
+    Raises:
+        TalkfaceError: a clip is shorter than `sequence_length`, or a choice is unknown.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        features: FeatureStore | None = None,
+        *,
+        window: int = 4,
+        window_rate: float | None = None,
+        image_size: int = 128,
+        mask_kind: str = "lower_face",
+        alignment: str = "canonical",
+        reference: Reference = "any",
+        reference_distance: int = 0,
+        jitter: float = 0.0,
+        independent_jitter: bool = True,
+        photometric: float = 0.0,
+        sequence_length: int = 1,
+        samples_per_clip: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if reference not in ("any", "thesis"):
+            raise TalkfaceError(f"reference: {reference!r}; allowed any, thesis")
+        if alignment not in ALIGNMENTS:
+            raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
+        generation_mask(image_size, "lower_face" if mask_kind == "thesis" else mask_kind)
+        for clip in corpus:
+            if clip.num_frames < max(sequence_length, 2):
+                raise TalkfaceError(
+                    f"clip {clip.id} has {clip.num_frames} frames; pairs with sequence_length {sequence_length} need "
+                    f"{max(sequence_length, 2)}; prepare longer clips or lower sequence_length"
+                )
+        self.corpus = corpus
+        self.features = features
+        self.window = window
+        self.window_rate = window_rate
+        self.image_size = image_size
+        self.mask_kind = mask_kind
+        self.alignment = alignment
+        self.reference = reference
+        self.reference_distance = reference_distance
+        self.jitter = jitter
+        self.independent_jitter = independent_jitter
+        self.photometric = photometric
+        self.sequence_length = sequence_length
+        self.samples_per_clip = samples_per_clip
+        self.seed = seed
+        self._landmarks = LandmarkCache(corpus)
+
+    def __len__(self) -> int:
+        return len(self.corpus) * self.samples_per_clip
+
+    def __getitem__(self, key: int) -> dict[str, torch.Tensor]:
+        epoch, index = divmod(key, len(self))
+        rng = np.random.default_rng([self.seed, epoch, index])
+        clip_number = index % len(self.corpus)
+        clip = self.corpus.clips[clip_number]
+        first = int(rng.integers(clip.num_frames - self.sequence_length + 1))
+        frames = range(first, first + self.sequence_length)
+        reference = self._draw_reference(clip, frames, rng)
+        jitter_seeds = rng.integers(2**31, size=2)
+        if not self.independent_jitter:
+            jitter_seeds[1] = jitter_seeds[0]
+        photometry = Photometry(rng, self.photometric) if self.photometric > 0 else None
+
+        targets = [self._crop(clip, frame, int(jitter_seeds[0]), photometry) for frame in frames]
+        reference_image, _ = self._crop(clip, reference, int(jitter_seeds[1]), photometry)
+        target = torch.stack([to_tensor(image) for image, _ in targets])
+        mask = torch.stack(
+            [torch.from_numpy(generation_mask(self.image_size, self.mask_kind, points)) for _, points in targets]
+        )[:, None]
+        item = {
+            "target": target,
+            "mask": mask,
+            "masked": target * (1 - mask) - mask,
+            "landmarks": torch.from_numpy(np.stack([points[:48] for _, points in targets])).float(),
+            "frame": torch.tensor(list(frames)),
+        }
+        if self.features is not None:
+            item["audio"] = self._audio(clip, frames)
+        if self.sequence_length == 1:
+            item = {name: value[0] for name, value in item.items()}
+        return item | {
+            "reference": to_tensor(reference_image),
+            "emotion": torch.tensor(clip.emotion),
+            "clip": torch.tensor(clip_number),
+        }
+
+    def _draw_reference(self, clip: ClipEntry, frames: range, rng: np.random.Generator) -> int:
+        if self.reference == "thesis":
+            return int(rng.integers(min(clip.num_frames, frames[-1] + 60)))
+        numbers = np.arange(clip.num_frames)
+        distance = np.maximum(frames[0] - numbers, numbers - frames[-1])
+        allowed = numbers[distance >= max(1, self.reference_distance)]
+        if len(allowed) == 0:
+            allowed = numbers[distance == distance.max()]
+        return int(rng.choice(allowed))
+
+    def _crop(
+        self, clip: ClipEntry, frame: int, jitter_seed: int, photometry: Photometry | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, points = align(
+            self.corpus.read_frame(clip, frame),
+            self._landmarks(clip)[frame],
+            self.image_size,
+            self.alignment,
+            np.random.default_rng(jitter_seed),
+            self.jitter,
+        )
+        return (photometry(image) if photometry else image), points
+
+    def _audio(self, clip: ClipEntry, frames: range) -> torch.Tensor:
+        assert self.features is not None
+        return audio_windows(
+            torch.from_numpy(self.features.read(clip)),
+            self.features.feature_rate,
+            torch.tensor([clip.frame_time(frame) for frame in frames]),
+            self.window,
+            self.window_rate or clip.fps,
+        )
