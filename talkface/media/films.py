@@ -173,7 +173,7 @@ class VideoReader:
         frame = next(frames, None)
         half = 0.5 if self._ticks[0] is None else 0.5 * float(np.diff(self._ticks).min(initial=2**31))
         for tick in self._ticks:
-            while tick is not None and frame is not None and (frame.pts or tick) < tick - half:
+            while tick is not None and frame is not None and _before(frame, tick - half):
                 frame = next(frames, None)  # decoded, but not announced by any packet
             timeless = tick is None or frame is None or frame.pts is None or current is None
             if frame is not None and (timeless or frame.pts <= tick + half):
@@ -205,6 +205,10 @@ class VideoReader:
                     yield from packet.decode()
                 except (av.FFmpegError, ValueError):
                     continue
+
+
+def _before(frame: av.VideoFrame, tick: float) -> bool:
+    return frame.pts is not None and frame.pts < tick
 
 
 def _presentation_ticks(
