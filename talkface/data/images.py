@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from talkface.data.base import ClipEntry, Corpus
 from talkface.errors import TalkfaceError
 from talkface.media import read_image, to_tensor
-from talkface.portrait.crop import AlignedCrop
+from talkface.portrait.crop import AlignedCrop, random_jitter
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 ALIGNMENTS = ("canonical", "none")
@@ -57,19 +57,6 @@ def list_pictures(folder: str | Path) -> list[Path]:
     return files
 
 
-def draw_similarity(rng: np.random.Generator, strength: float, size: int) -> np.ndarray:
-    """A small random similarity (2, 3) about the centre of a `size` picture.
-
-    Strength 1: 4 degrees, 6 % of scale and 3 % of the side as standard deviations.
-    """
-    angle = np.deg2rad(4.0) * strength * rng.standard_normal()
-    scale = np.exp(0.06 * strength * rng.standard_normal())
-    shift = 0.03 * strength * size * rng.standard_normal(2)
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.full(2, size / 2.0)
-    return np.hstack([turn, (centre - turn @ centre + shift)[:, None]])
-
-
 def align(
     image: np.ndarray, points: np.ndarray, size: int, alignment: str, rng: np.random.Generator, jitter: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -85,14 +72,9 @@ def align(
         return image, points * scale
     if alignment != "canonical":
         raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
-    anchors = points
-    if jitter > 0:
-        # moving the points that define the crop moves the crop; the true points are mapped by the resulting matrix
-        side = float(np.ptp(points, axis=0).max())
-        about = points.mean(axis=0) - side / 2.0
-        matrix = draw_similarity(rng, jitter, 1) * np.array([1.0, 1.0, side])
-        anchors = (points - about) @ matrix[:, :2].T + matrix[:, 2] + about
-    crop = AlignedCrop.from_landmarks(image, anchors, size=size)
+    # strength 1: 2 % of the side, 4 % of scale and 3 degrees as standard deviations
+    change = random_jitter(rng, 0.02 * jitter, 0.04 * jitter, 3.0 * jitter) if jitter > 0 else None
+    crop = AlignedCrop.from_landmarks(image, points, size=size, jitter=change)
     return crop.image, crop.to_crop(points).astype(np.float32)
 
 
@@ -190,7 +172,7 @@ class ImageDataset(Dataset[dict[str, torch.Tensor]]):
             image = np.ascontiguousarray(image[:, ::-1])
         if self.photometric > 0:
             image = Photometry(rng, self.photometric)(image)
-        return {"images": to_tensor(image), "label": torch.tensor(label)}
+        return {"images": to_tensor(image)[0], "label": torch.tensor(label)}
 
     def _frame(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         assert self.corpus is not None and self._landmarks is not None

@@ -27,7 +27,7 @@ from talkface.data.features import FeatureStore
 from talkface.data.images import ALIGNMENTS, LandmarkCache, Photometry, align
 from talkface.errors import TalkfaceError
 from talkface.media import to_tensor
-from talkface.portrait.crop import generation_mask
+from talkface.portrait.blend import generation_mask
 
 Reference = Literal["any", "thesis"]
 
@@ -41,12 +41,12 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         window: sound tokens on each side of the frame.
         window_rate: tokens per second of that window; None = the clip's own frame rate (the paper).
         image_size: side of the pictures.
-        mask_kind: lower_face, thesis or nose (see `portrait.crop.generation_mask`).
+        mask_kind: lower_face, thesis or nose (see `portrait.blend.generation_mask`).
         alignment: `canonical` (the crop of inference) or `none` (frames are already cropped by a fixed box).
         reference: `any` frame of the clip but the target; or `thesis`, uniform in [0, target + 60), which may be
             the target itself, as the thesis' code draws it.
         reference_distance: with `any`, prefer frames at least this many frames away when the clip has such.
-        jitter: strength of the random change of both crops (see `images.draw_similarity`).
+        jitter: strength of the random change of both crops (see `images.align`).
         independent_jitter: draw it separately for target and reference (False = the same change).
         photometric: strength of one common change of exposure, colour and sharpness of the pair.
         sequence_length: consecutive target frames per item.
@@ -122,7 +122,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
 
         targets = [self._crop(clip, frame, int(jitter_seeds[0]), photometry) for frame in frames]
         reference_image, _ = self._crop(clip, reference, int(jitter_seeds[1]), photometry)
-        target = torch.stack([to_tensor(image) for image, _ in targets])
+        target = to_tensor(np.stack([image for image, _ in targets]))
         mask = torch.stack(
             [torch.from_numpy(generation_mask(self.image_size, self.mask_kind, points)) for _, points in targets]
         )[:, None]
@@ -138,7 +138,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         if self.sequence_length == 1:
             item = {name: value[0] for name, value in item.items()}
         return item | {
-            "reference": to_tensor(reference_image),
+            "reference": to_tensor(reference_image)[0],
             "emotion": torch.tensor(clip.emotion),
             "clip": torch.tensor(clip_number),
         }
