@@ -65,8 +65,8 @@ def editing_timesteps(num_inference_steps: int, strength: float, num_train_times
     last = min(int(num_train_timesteps * strength), num_train_timesteps - 1)
     if not 0.0 < strength <= 1.0 or not 2 <= num_inference_steps <= last:
         raise TalkfaceError(
-            f"num_inference_steps {num_inference_steps} with strength {strength}; allowed: strength in (0, 1] "
-            f"and 2 to {max(last, 2)} steps"
+            f"num_inference_steps {num_inference_steps} with strength {strength}; allowed: strength in "
+            f"(0, 1] and 2 to {max(last, 2)} steps"
         )
     grid = (torch.linspace(0.0, 1.0, num_inference_steps, dtype=torch.float64) * last + 1e-6).long()
     grid[0] = 1

@@ -1,0 +1,1 @@
+"""Conditioners: from a batch of data to the named tensors a network reads."""

@@ -1,0 +1,106 @@
+"""Conditioners of the face itself: its emotion and its landmarks outside the mouth.
+
+Both as in the thesis (arXiv 2308.03183 and the talking-face chapter): one embedding per label with one more
+for "none", and a small network on the 48 landmarks that are not of the mouth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from talkface.conditioning.base import Conditioner, Conditioning, read
+from talkface.errors import TalkfaceError
+
+
+def _as_field(vector: Tensor, field: str) -> Conditioning:
+    """vector (B, D) as one context token or as the embedding."""
+    return Conditioning(context=vector[:, None]) if field == "context" else Conditioning(embedding=vector)
+
+
+def _check_field(fills: str) -> str:
+    if fills not in ("context", "embedding"):
+        raise TalkfaceError(f"fills: '{fills}'; allowed: 'context', 'embedding'")
+    return fills
+
+
+class EmotionConditioner(Conditioner):
+    """A learned vector per emotion, and one more for "no emotion given".
+
+    Args:
+        num_classes: number of labels.
+        dim: width of the vectors.
+        fills: "context" (one token; the thesis) or "embedding".
+        drop_rate: share of training samples without a label.
+    """
+
+    def __init__(
+        self, num_classes: int = 8, dim: int = 256, fills: str = "context", drop_rate: float = 0.2
+    ) -> None:
+        super().__init__(drop_rate)
+        self.fills = (_check_field(fills),)
+        self.context_dim, self.embedding_dim = (dim, 0) if fills == "context" else (0, dim)
+        self.num_classes = num_classes
+        self.embedding = nn.Embedding(num_classes + 1, dim)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Conditioning:
+        """Read batch["emotion"] (B,) int64; -1 = none.
+
+        Raises:
+            TalkfaceError: a label outside -1..num_classes - 1.
+        """
+        labels = read(batch, "emotion", (), "EmotionConditioner")
+        if labels.numel() and (int(labels.min()) < -1 or int(labels.max()) >= self.num_classes):
+            raise TalkfaceError(
+                f"emotion labels: {labels.unique().tolist()}; allowed: 0 to {self.num_classes - 1}, -1 = none"
+            )
+        rows = torch.where(labels < 0, self.num_classes, labels)
+        return _as_field(self.embedding(rows), self.fills[0])
+
+    def null(self, batch_size: int) -> Conditioning:
+        """The vector for "none"."""
+        return _as_field(self.embedding.weight[self.num_classes].expand(batch_size, -1), self.fills[0])
+
+
+class LandmarkConditioner(Conditioner):
+    """The 48 landmarks of jaw, brows, nose and eyes through five linear layers. Its null is the zero vector.
+
+    Args:
+        dim: width of the result.
+        image_size: side in pixels of the crop that the landmarks are given in.
+        num_landmarks: how many.
+        fills: "context" (one token; the thesis) or "embedding".
+        drop_rate: share of training samples without landmarks.
+    """
+
+    def __init__(
+        self,
+        dim: int = 128,
+        image_size: int = 128,
+        num_landmarks: int = 48,
+        fills: str = "context",
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__(drop_rate)
+        self.fills = (_check_field(fills),)
+        self.context_dim, self.embedding_dim = (dim, 0) if fills == "context" else (0, dim)
+        self.dim, self.image_size, self.num_landmarks = dim, image_size, num_landmarks
+        widths = [2 * num_landmarks, 128, 256, 512, 256, dim]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.net = nn.Sequential(*layers[:-1])
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Conditioning:
+        """Read batch["landmarks"] (B, 48, 2), x and y in pixels of the crop; clamped to the crop."""
+        points = read(batch, "landmarks", (self.num_landmarks, 2), "LandmarkConditioner")
+        scaled = points.clamp(0, self.image_size) / (self.image_size / 2) - 1.0
+        return _as_field(self.net(scaled.flatten(1).to(self.net[0].weight.dtype)), self.fills[0])
+
+    def null(self, batch_size: int) -> Conditioning:
+        """Zeros."""
+        weight = self.net[0].weight
+        return _as_field(weight.new_zeros(batch_size, self.dim), self.fills[0])

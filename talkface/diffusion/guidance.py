@@ -1,0 +1,77 @@
+"""Classifier-free guidance with one scale per conditioner (Ho & Salimans 2022, arXiv 2207.12598, eq. 6).
+
+eps = eps(c) + sum_i (s_i - 1) (eps(c) - eps(c without i)). With a single conditioner this is the usual
+eps(null) + s (eps(c) - eps(null)). A wrapper around the network, so that no solver knows of guidance; the
+result is a noise predictor (x, timesteps) -> eps whatever the network predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from talkface.diffusion.schedule import NoiseSchedule, check_prediction_type
+from talkface.errors import TalkfaceError
+
+
+class ClassifierFreeGuidance:
+    """Noise predictor for a fixed conditioning.
+
+    Args:
+        network: (x, timesteps, conditioning) -> output.
+        schedule: the one the network was trained with.
+        prediction_type: what the network outputs: "epsilon", "velocity" or "x0".
+        conditioning: for the whole batch (a `talkface.conditioning.base.Conditioning`, or None).
+        nulls: per conditioner name, the conditioning in which only that one is null.
+        scales: per conditioner name; 1 = no guidance from it and no evaluation spent on it; a name left out
+            is 1.
+    Raises:
+        TalkfaceError: a scale other than 1 without its null conditioning; unknown prediction type.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        schedule: NoiseSchedule,
+        prediction_type: str,
+        conditioning: Any,
+        nulls: Mapping[str, Any] | None = None,
+        scales: Mapping[str, float] | None = None,
+    ) -> None:
+        self.network, self.schedule = network, schedule
+        self.prediction_type = check_prediction_type(prediction_type)
+        self.scales = {name: scale for name, scale in (scales or {}).items() if scale != 1.0}
+        nulls = nulls or {}
+        missing = [name for name in self.scales if name not in nulls]
+        if missing:
+            raise TalkfaceError(
+                f"guidance scale for {missing}; allowed: {sorted(nulls)}, the conditioners given a null; "
+                "set it to 1 or train with a drop rate above 0"
+            )
+        self.dtype = self._network_dtype(network)
+        parts = [conditioning] + [nulls[name] for name in self.scales]
+        # All variants go through the network in one batch, which is put together once for all steps.
+        stacked = conditioning if len(parts) == 1 else type(conditioning).cat(parts)
+        self.conditioning = stacked if stacked is None or self.dtype is None else stacked.to(self.dtype)
+
+    @staticmethod
+    def _network_dtype(network: Callable[..., Tensor]) -> torch.dtype | None:
+        if not isinstance(network, nn.Module):
+            return None
+        return next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """x (B, ...), timesteps (B,) -> eps (B, ...) in the dtype of x, whatever that of the network."""
+        variants = 1 + len(self.scales)
+        many_x = torch.cat([x] * variants) if variants > 1 else x
+        many_t = torch.cat([timesteps] * variants) if variants > 1 else timesteps
+        inputs = many_x if self.dtype is None else many_x.to(self.dtype)
+        output = self.network(inputs, many_t, self.conditioning).to(x.dtype)
+        noises = self.schedule.to_epsilon(output, many_x, many_t, self.prediction_type).chunk(variants)
+        guided = noises[0]
+        for scale, without in zip(self.scales.values(), noises[1:], strict=True):
+            guided = guided + (scale - 1.0) * (noises[0] - without)
+        return guided
