@@ -1,13 +1,14 @@
 """Bundles: a trained model as a folder that can be read, checked and sent. The only file that opens weights.
 
     default/
-      bundle.json                what each part is (class path and constructor arguments), sha256 of its weights,
-                                 and `meta`: what a pipeline must know (schedule, window, default steps, ...)
+      bundle.json                what each part is (class path and constructor arguments), sha256 of its
+                                 weights, and `meta`: what a pipeline must know (schedule, window, default
+                                 steps, ...)
       network.safetensors ...    one file per part; parameters in half precision, buffers as they are
       MODEL_CARD.md              what it was trained on, what it may be used for, its licence
 
-A bundle is data: class paths are resolved only to `torch.nn.Module`s and noise schedules defined inside `talkface`,
-so reading a stranger's bundle runs none of the stranger's code. Nothing is unpickled, except by
+A bundle is data: class paths are resolved only to `torch.nn.Module`s and noise schedules defined inside
+`talkface`, so reading a stranger's bundle runs none of the stranger's code. Nothing is unpickled, except by
 `read_training_checkpoint`, which uses `weights_only=True`.
 """
 
@@ -64,6 +65,18 @@ class Bundle:
             )
         return self.parts[name]
 
+    def value(self, name: str) -> Any:
+        """`meta[name]`. Raises: TalkfaceError when it is not there."""
+        if name not in self.meta:
+            raise TalkfaceError(
+                f"{self.folder / DESCRIPTION}: '{name}' is missing in meta; save the bundle again with it"
+            )
+        return self.meta[name]
+
+    def build(self, name: str) -> Any:
+        """The object that `meta[name]` describes by class path and arguments, for example the schedule."""
+        return instantiate(self.value(name))
+
 
 def bundle_names() -> list[str]:
     """The bundles that are installed with the package."""
@@ -107,7 +120,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         _ = description["meta"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TalkfaceError(
-            f"{path} is damaged ({type(error).__name__}: {error}); copy the bundle again or reinstall talkface"
+            f"{path} is damaged ({type(error).__name__}: {error}); "
+            "copy the bundle again or reinstall talkface"
         ) from error
     if version > FORMAT_VERSION:
         raise TalkfaceError(
@@ -235,7 +249,8 @@ def load_bundle(
 
 
 def instantiate(spec: Any) -> Any:
-    """Build `{"class_path": ..., "init_args": {...}}`, nested ones first; other values are returned unchanged.
+    """Build `{"class_path": ..., "init_args": {...}}`, nested ones first; other values are returned
+    unchanged.
 
     Raises:
         TalkfaceError: the class is not a network or schedule of talkface, or refuses the arguments.

@@ -1,8 +1,8 @@
 """The command line: verbs, their options, and errors as one line.
 
-Only the standard library is imported here; a verb imports what it needs after its arguments were checked, so that
-`talkface --help` and a mistyped path answer at once. Exit codes: 0 done, 1 `doctor` found a problem (or a defect
-of talkface itself), 2 a mistake the user can correct, 130 interrupted.
+Only the standard library is imported here; a verb imports what it needs after its arguments were checked, so
+that `talkface --help` and a mistyped path answer at once. Exit codes: 0 done, 1 `doctor` found a problem (or
+a defect of talkface itself), 2 a mistake the user can correct, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
         "--mode",
         choices=("windowed", "autoregressive"),
         default="windowed",
-        help="windowed: fixed reference, frames in batches (default); autoregressive: each frame after the last",
+        help="windowed: fixed reference, in batches (default); autoregressive: each frame after the last",
     )
     add("--num-inference-steps", type=_whole(1, 1000), metavar="N", help="default: the bundle's")
     add(

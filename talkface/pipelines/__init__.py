@@ -1,0 +1,1 @@
+"""Tasks: each pipeline joins built networks and experts into one call."""

@@ -1,0 +1,205 @@
+"""The engine of the talking face: a stream of shots in, the same stream with painted lower faces out.
+
+For every group of frames: masked and reference pictures -> latents, sound around each frame -> conditioning,
+shared noise -> DDIM with guidance -> decoded square faces. Knows nothing of files, faces in pictures, or
+pasting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.conditioning.audio import audio_windows
+from talkface.media import to_tensor, to_uint8
+from talkface.pipelines.device import autocast
+from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
+from talkface.pipelines.sources import Shot
+from talkface.portrait.blend import generation_mask
+from talkface.portrait.crop import AlignedCrop
+
+UPPER_LANDMARKS = 48  # the points that are not the mouth
+NO_EMOTION = -1
+
+Painted = tuple[Shot, np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class References:
+    """Which picture shows the network the person.
+
+    Args:
+        first: used for every frame, unless `window` is set.
+        window, overlap: frames; each window takes its own first face, fused where windows meet.
+    """
+
+    first: AlignedCrop
+    window: int | None = None
+    overlap: int = 0
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Features (T, D) at `feature_rate` Hz; a frame sees 2 * window + 1 of them, `window_rate` Hz apart."""
+
+    features: Tensor
+    feature_rate: float
+    window: int
+    window_rate: float
+
+
+@dataclass(frozen=True)
+class FacePainter:
+    """Paints the lower faces of a stream of shots.
+
+    Args:
+        group: frames in every network call (short groups are filled with copies, see `sampling`).
+        batch_size: frames that are collected and passed on together, rounded up to whole groups.
+        still: all shots show the same picture, which is then encoded once.
+        emotion: id, or NO_EMOTION.
+        autoregressive: the reference of a frame is the latents generated for the frame before.
+    """
+
+    first_stage: Any
+    sampler: LatentSampler
+    sound: Sound
+    references: References
+    mask_kind: str
+    seed: int
+    independent_noise: float
+    group: int
+    batch_size: int
+    device: torch.device
+    dtype: torch.dtype
+    emotion: int = NO_EMOTION
+    still: bool = False
+    autoregressive: bool = False
+
+    @torch.inference_mode()
+    def paint(self, shots: Iterator[Shot], keep_going: Callable[[], None]) -> Iterator[Painted]:
+        """Yield every shot, in order, with its painted crop uint8 (S, S, 3), or None where it has no face."""
+        state = _State(self.encode(self.references.first.image[None]))
+        pending: list[Shot] = []
+        faces = 0
+        batch = -(-self.batch_size // self.group) * self.group
+        for shot in shots:
+            pending.append(shot)
+            faces += shot.crop is not None
+            # a long stretch without a face must not be held back until a batch is full
+            if faces == batch or len(pending) >= 4 * batch or faces == 0:
+                yield from self._paint_batch(pending, state, keep_going)
+                pending, faces = [], 0
+        yield from self._paint_batch(pending, state, keep_going)
+
+    def encode(self, images: np.ndarray) -> Tensor:
+        """uint8 (N, S, S, 3) -> float32 latents (N, C, h, w)."""
+        return self._encode(to_tensor(images))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with autocast(self.device, self.dtype):
+            return self.first_stage.encode(images.to(self.device)).float()
+
+    def _paint_batch(
+        self, shots: list[Shot], state: _State, keep_going: Callable[[], None]
+    ) -> Iterator[Painted]:
+        with_face = [shot for shot in shots if shot.crop is not None]
+        painted: dict[int, np.ndarray] = {}
+        for start in range(0, len(with_face), self.group):
+            group = with_face[start : start + self.group]
+            images = self._paint_group(group, state, keep_going)
+            painted.update(zip((shot.index for shot in group), images, strict=True))
+        for shot in shots:
+            yield shot, painted.get(shot.index)
+
+    def _paint_group(self, shots: list[Shot], state: _State, keep_going: Callable[[], None]) -> np.ndarray:
+        count = len(shots)
+        shots = shots + shots[-1:] * (self.group - count)
+        # 1. which references guide which frame: (row -> frame, weight of the row)
+        owners, weights, references = self._references(shots, state)
+        # 2. what the network is told about each frame, then one row for each of its references
+        frames = torch.tensor(owners, device=self.device)
+        batch = {name: value[frames] for name, value in self._describe(shots, state).items()}
+        batch["reference_latents"] = torch.cat(references)
+        # 3. sample
+        noise = frame_noise(
+            references[0].shape[1:], self.seed, [shot.index for shot in shots], self.independent_noise
+        ).to(self.device)
+        fused = len(owners) > len(shots)
+        with autocast(self.device, self.dtype):
+            latents = self.sampler(
+                noise,
+                batch,
+                owners=frames if fused else None,
+                weights=torch.tensor(weights, device=self.device) if fused else None,
+                generator=[frame_generator(self.seed, shot.index, "steps") for shot in shots],
+                keep_going=keep_going,
+            )
+            state.previous = latents[count - 1 : count]
+            # 4. pictures
+            images = self.first_stage.decode(latents)
+        return to_uint8(images)[:count]
+
+    def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:
+        """The batch for the conditioners, all but the reference, one row per frame."""
+        times = torch.tensor([shot.time for shot in shots], dtype=torch.float64)
+        sound = self.sound
+        audio = audio_windows(sound.features, sound.feature_rate, times, sound.window, sound.window_rate)
+        points = np.stack([self._crop(shot).to_crop(shot.points)[:UPPER_LANDMARKS] for shot in shots])
+        if not self.still or state.masked is None:
+            masked = self._encode(self._masked_images(shots[:1] if self.still else shots))
+            state.masked = masked.expand(len(shots), -1, -1, -1)
+        return {
+            "audio": audio.to(self.device),
+            "emotion": torch.full((len(shots),), self.emotion, dtype=torch.long, device=self.device),
+            "landmarks": torch.from_numpy(points).float().to(self.device),
+            "masked_latents": state.masked,
+        }
+
+    def _masked_images(self, shots: list[Shot]) -> Tensor:
+        crops = [self._crop(shot) for shot in shots]
+        masks = [
+            generation_mask(crop.size, self.mask_kind, landmarks=crop.to_crop(shot.points))
+            for crop, shot in zip(crops, shots, strict=True)
+        ]
+        hidden = torch.from_numpy(np.stack(masks))[:, None]
+        images = to_tensor(np.stack([crop.image for crop in crops]))
+        return images * (1.0 - hidden) - hidden
+
+    def _references(self, shots: list[Shot], state: _State) -> tuple[list[int], list[float], list[Tensor]]:
+        """Row by row: number of the frame in the group, weight, reference latents (1, C, h, w)."""
+        if self.autoregressive and state.previous is not None:
+            return [0], [1.0], [state.previous]
+        if self.references.window is None:
+            return list(range(len(shots))), [1.0] * len(shots), [state.reference] * len(shots)
+        owners, weights, latents = [], [], []
+        for number, shot in enumerate(shots):
+            parts = window_weights(shot.index, self.references.window, self.references.overlap)
+            for window, weight in parts:
+                if window not in state.windows:
+                    state.windows[window] = self.encode(self._crop(shot).image[None])
+                owners.append(number)
+                weights.append(weight)
+                latents.append(state.windows[window])
+            for old in [window for window in state.windows if window < parts[0][0]]:
+                del state.windows[old]
+        return owners, weights, latents
+
+    @staticmethod
+    def _crop(shot: Shot) -> AlignedCrop:
+        assert shot.crop is not None  # only shots with a face are painted
+        return shot.crop
+
+
+class _State:
+    """What one pass over the shots remembers: always a fixed amount."""
+
+    def __init__(self, reference: Tensor):
+        self.reference = reference
+        self.masked: Tensor | None = None
+        self.previous: Tensor | None = None
+        self.windows: dict[int, Tensor] = {}

@@ -1,0 +1,339 @@
+"""A face speaks: picture or film + sound -> frames, with a latent diffusion model of the lower face.
+
+The method is that of the thesis (chapter 5; arXiv 2308.03183): for every frame the lower face is masked, and
+a latent diffusion model paints it again, given the sound around the frame, the rest of the face and a
+reference picture. Two ways to go through the frames:
+
+* `autoregressive`, the paper's: one frame after the other; the latents just generated are the next frame's
+  reference; fresh noise for every frame. It drifts with length and cannot be batched.
+* `windowed`, ours: the reference is a picture of the person, the noise is shared by all frames, so frames are
+  independent given these, computed in batches, and neither drift nor flicker.
+
+Life of a call: read the sound and encode it once; find the face, align it, encode it; then, for as long as
+frames are asked for: sample, decode, match the colours, paste back. Memory does not grow with the length but
+for the sound and its features (0.1 MB a second at most). Pasting runs while the next frames are sampled.
+
+What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
+side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
+`guidance_scale` (by conditioner); may say: `emotions` (names in the order of their ids), `timestep_spacing`,
+`final_alpha`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from talkface import __version__
+from talkface.errors import TalkfaceError
+from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
+from talkface.pipelines.background import in_background
+from talkface.pipelines.device import choose_device, choose_precision
+from talkface.pipelines.face_painter import NO_EMOTION, FacePainter, References, Sound
+from talkface.pipelines.sampling import LatentSampler
+from talkface.pipelines.sources import (
+    FoundFace,
+    Shot,
+    film_shots,
+    film_timeline,
+    find_in_film,
+    find_in_picture,
+    fixed_timeline,
+    still_shots,
+)
+from talkface.pipelines.talking_film import TalkingFilm
+from talkface.portrait.blend import ColourMatcher, blend_mask, paste
+from talkface.portrait.crop import AlignedCrop
+
+if TYPE_CHECKING:
+    from talkface.checkpoint import Bundle
+
+PathLike = str | os.PathLike[str]
+MODES = ("windowed", "autoregressive")
+REFERENCES = ("first", "window")
+GROUP_FRAMES = {"cpu": 4, "mps": 8, "cuda": 32}
+
+
+class TalkingFacePipeline:
+    """Makes faces speak with one bundle.
+
+    Args:
+        bundle: built networks: first_stage, network, conditioner, speech, landmarks; see `meta` above.
+        precision: "auto", "fp32", "bf16", "fp16": of the first stage and the denoising network.
+        finder: a `FaceFinder` to use instead of the bundle's landmark network.
+        group: frames in each network call; None = 4 on the CPU, 32 on CUDA. Another value may change the last
+            bit of a frame; the batch size never does.
+
+    Raises:
+        TalkfaceError: the bundle lacks a part or a value.
+    """
+
+    def __init__(
+        self, bundle: Bundle, precision: str = "auto", finder: Any = None, group: int | None = None
+    ) -> None:
+        self.bundle, self.device = bundle, bundle.device
+        self.dtype = choose_precision(precision, bundle.device)
+        self.first_stage = bundle.part("first_stage")
+        self.network = bundle.part("network")
+        self.conditioner = bundle.part("conditioner")
+        self.speech = bundle.part("speech")
+        self.schedule = bundle.build("schedule")
+        self.image_size = int(bundle.value("image_size"))
+        self.group = group or GROUP_FRAMES.get(bundle.device.type, 4)
+        if finder is None:
+            from talkface.experts.faces import NetworkFaceFinder
+
+            finder = NetworkFaceFinder(bundle.part("landmarks"))
+        self.finder = finder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: PathLike = "default",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        finder: Any = None,
+    ) -> TalkingFacePipeline:
+        """Load a bundle by name or path. Raises: TalkfaceError when it is unknown or damaged."""
+        from talkface.checkpoint import load_bundle
+
+        chosen = choose_device(device)
+        choose_precision(precision, chosen)
+        return cls(load_bundle(name_or_path, chosen), precision, finder)
+
+    def __call__(
+        self,
+        audio: PathLike | Audio,
+        image: PathLike | np.ndarray | None = None,
+        film: PathLike | None = None,
+        *,
+        mode: str = "windowed",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | dict[str, float] | None = None,
+        emotion: str | int | None = None,
+        seed: int = 0,
+        fps: float | Fraction | None = None,
+        batch_size: int | None = None,
+        crop: bool = False,
+        face: int | None = None,
+        eta: float = 0.0,
+        independent_noise: float | None = None,
+        reference: str = "first",
+        window: int = 50,
+        overlap: int = 10,
+        max_seconds: float = 3600.0,
+    ) -> TalkingFilm:
+        """Make the face in `image`, or the mouth in `film`, speak `audio`; frames are computed when iterated.
+
+        Args:
+            audio: a sound file (any format, rate, channels), a film with sound, or an `Audio` at 16 kHz.
+            image, film: exactly one of them; a picture file or uint8 (H, W, 3) RGB, or a film file. A film
+                shorter than the sound stands still at its last frame; a longer one ends with the sound.
+            mode: "windowed" or "autoregressive".
+            num_inference_steps, guidance_scale: None = the bundle's; a number is the scale of the sound, a
+                dictionary gives scales by conditioner; 1 = no guidance.
+            emotion: name or id; None = left open.
+            seed: same seed, same bytes, whatever the batch size.
+            fps: None = 25 for a picture, the film's own for a film.
+            batch_size: frames prepared and passed on together, rounded up to whole groups; changes memory and
+                the time to the first frame, never the frames. Speed comes from `group`.
+            crop: frames are the aligned square face instead of the whole picture.
+            face: 1 = the largest. In films it counts where the face is first seen.
+            eta: noise added at each step, 0 to 1 (the thesis: 200 steps, eta 1).
+            independent_noise: share of a frame's own noise, 0 to 1; None = 0 windowed, 1 autoregressive.
+            reference: films: "first" = the first usable frame for the whole film; "window" = for every window
+                of `window` frames its own first frame, fused over `overlap` frames where windows meet. A
+                frame near its reference may copy its mouth: use "window" only where light or pose change
+                much.
+            max_seconds: longer sounds are refused.
+
+        Raises:
+            TalkfaceError: an argument, the sound, the picture or the face in it does not allow it.
+        """
+        if (image is None) == (film is None):
+            raise TalkfaceError("give either image=... (a picture) or film=... (a film to dub)")
+        if mode not in MODES:
+            raise TalkfaceError(f"mode: {mode}; allowed are {', '.join(MODES)}")
+        _check_range("seed", seed, 0, 2**63 - 1)
+        _check_range("eta", eta, 0, 1)
+        _check_range("face", face or 1, 1, 1000)
+        _check_range("batch_size", self.group if batch_size is None else batch_size, 1, 4096)
+        if independent_noise is None:
+            independent_noise = 1.0 if mode == "autoregressive" else 0.0
+        _check_range("independent_noise", independent_noise, 0, 1)
+        sampler = self._sampler(num_inference_steps, guidance_scale, eta)
+        emotion_id = self._emotion_id(emotion)
+        sound = audio if isinstance(audio, Audio) else read_audio(audio, self.speech.sample_rate, max_seconds)
+        rate = None if fps is None else exact_rate(fps)
+        rank = 0 if face is None else face - 1
+
+        # 1. whose face, and when each frame is shown
+        shots: Callable[[], Iterator[Shot]]
+        pixel_aspect = Fraction(1)
+        if image is not None:
+            line = fixed_timeline(sound.duration, rate or Fraction(25))
+            name = "the picture" if isinstance(image, np.ndarray) else str(image)
+            picture = image if isinstance(image, np.ndarray) else read_image(image)
+            found = find_in_picture(name, picture, self.finder, rank, self.image_size)
+            shots = partial(still_shots, found, line)
+        else:
+            assert film is not None
+            reader = open_video(film)
+            pixel_aspect = reader.pixel_aspect
+            line = film_timeline(reader, sound.duration, rate)
+            found = find_in_film(reader, self.finder, rank, self.image_size)
+            shots = partial(film_shots, reader, self.finder, rank, self.image_size, line)
+        notes = _notes(sound, found, face, None if film is None else reader.duration)
+
+        # 2. what the sound says, once for all frames
+        with torch.inference_mode():
+            features = self.speech.encode_long(torch.from_numpy(sound.samples).to(self.device)).float()
+        window_rate = self.bundle.value("window_rate") or float(line.fps)
+        painter = FacePainter(
+            first_stage=self.first_stage,
+            sampler=sampler,
+            sound=Sound(
+                features, self.speech.feature_rate, int(self.bundle.value("window")), float(window_rate)
+            ),
+            references=self._references(found.crop, film is not None, mode, reference, window, overlap),
+            mask_kind=str(self.bundle.value("mask")),
+            seed=seed,
+            independent_noise=independent_noise,
+            group=1 if mode == "autoregressive" else self.group,
+            batch_size=batch_size or self.group,
+            device=self.device,
+            dtype=self.dtype,
+            emotion=emotion_id,
+            still=film is None,
+            autoregressive=mode == "autoregressive",
+        )
+        return TalkingFilm(
+            fps=line.fps,
+            num_frames=line.num_frames,
+            times=line.starts if line.variable else None,
+            pixel_aspect=Fraction(1) if crop else pixel_aspect,
+            notes=notes,
+            metadata={
+                "talkface": __version__,
+                "bundle": self.bundle.folder.name,
+                "mode": mode,
+                "seed": seed,
+                "num_inference_steps": sampler.num_inference_steps,
+                "guidance_scale": sampler.scales,
+                "emotion": emotion,
+            },
+            make_frames=lambda result: _frames(painter, shots, crop, result),
+        )
+
+    def _sampler(
+        self, steps: int | None, guidance: float | dict[str, float] | None, eta: float
+    ) -> LatentSampler:
+        names = set(self.conditioner.conditioners)
+        scales = {name: float(value) for name, value in dict(self.bundle.value("guidance_scale")).items()}
+        chosen = guidance if isinstance(guidance, dict) else {} if guidance is None else {"audio": guidance}
+        if unknown := set(chosen) - names:
+            raise TalkfaceError(
+                f"guidance_scale: {', '.join(unknown)}; allowed are {', '.join(sorted(names))}"
+            )
+        for name, scale in chosen.items():
+            _check_range(f"guidance_scale of {name}", scale, 0, 50)
+            if scale != 1.0 and self.conditioner.conditioners[name].drop_rate == 0.0:
+                raise TalkfaceError(
+                    f"guidance_scale of {name}: {scale}; allowed is 1, as this bundle was trained with "
+                    f"{name} always there (drop rate 0)"
+                )
+            scales[name] = float(scale)
+        steps = int(self.bundle.value("num_inference_steps")) if steps is None else steps
+        _check_range("num_inference_steps", steps, 1, self.schedule.num_train_timesteps)
+        return LatentSampler(
+            network=self.network,
+            conditioner=self.conditioner,
+            schedule=self.schedule,
+            prediction_type=str(self.bundle.value("prediction_type")),
+            num_inference_steps=steps,
+            scales={name: scale for name, scale in scales.items() if name in names},
+            eta=eta,
+            spacing=str(self.bundle.meta.get("timestep_spacing", "leading")),
+            final_alpha=str(self.bundle.meta.get("final_alpha", "first")),
+        )
+
+    def _emotion_id(self, emotion: str | int | None) -> int:
+        if emotion is None:
+            return NO_EMOTION
+        names = list(self.bundle.meta.get("emotions") or [])
+        if "emotion" not in self.conditioner.conditioners or not names:
+            raise TalkfaceError(
+                f"emotion: {emotion}; the bundle {self.bundle.folder.name} has no emotions; leave it out"
+            )
+        index = names.index(emotion) if emotion in names else emotion
+        if not isinstance(index, int) or not 0 <= index < len(names):
+            raise TalkfaceError(f"emotion: {emotion}; allowed are {', '.join(names)}")
+        return index
+
+    @staticmethod
+    def _references(
+        first: AlignedCrop, is_film: bool, mode: str, kind: str, window: int, overlap: int
+    ) -> References:
+        if kind not in REFERENCES:
+            raise TalkfaceError(f"reference: {kind}; allowed are {', '.join(REFERENCES)}")
+        if kind == "first":
+            return References(first)
+        if not is_film or mode != "windowed":
+            raise TalkfaceError("reference: window; it is for films in windowed mode; otherwise leave it out")
+        if window < 1 or not 0 <= 2 * overlap <= window:
+            raise TalkfaceError(f"overlap: {overlap}; allowed are 0 to half of the window ({window})")
+        return References(first, window, overlap)
+
+
+def _frames(
+    painter: FacePainter, shots: Callable[[], Iterator[Shot]], crop_only: bool, result: TalkingFilm
+) -> Iterator[np.ndarray]:
+    """Paint in the background; match the colours and paste here."""
+    first = painter.references.first
+    mask = blend_mask(first.size)
+    match = ColourMatcher()
+    square = first.image
+    for shot, painted in in_background(lambda keep_going: painter.paint(shots(), keep_going)):
+        if painted is None or shot.crop is None:
+            result.frames_without_face += 1
+            yield square if crop_only else shot.picture
+            continue
+        matched = match(painted, shot.crop.image)
+        if crop_only:
+            square = paste_square(shot.crop.image, matched, mask)
+            yield square
+        else:
+            yield paste(shot.picture, matched, shot.crop, mask)
+
+
+def paste_square(original: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Blend two aligned squares uint8 (S, S, 3) with mask (S, S): what `paste` does, before the way back."""
+    weight = mask[:, :, None]
+    return np.rint(original * (1.0 - weight) + generated * weight).astype(np.uint8)
+
+
+def _notes(sound: Audio, found: FoundFace, face: int | None, film_seconds: float | None) -> list[str]:
+    notes = []
+    if sound.is_silent:
+        notes.append("the sound is silent; the mouth will hardly move")
+    if found.faces > 1 and face is None:
+        notes.append(f"{found.faces} faces are found; the largest is taken (--face chooses another)")
+    if found.index:
+        notes.append(f"the first {found.index} frames of the film show no usable face and stay as they are")
+    if film_seconds is not None and sound.duration - film_seconds > 0.5:
+        notes.append(
+            f"the sound is {sound.duration - film_seconds:.1f} s longer than the film, which then "
+            "stands still at its last frame"
+        )
+    return notes
+
+
+def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
+    if not lowest <= value <= highest:
+        raise TalkfaceError(f"{name}: {value}; allowed are {lowest} to {highest}")

@@ -1,0 +1,46 @@
+"""The result of the talking-face pipeline: frames that are made when they are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class TalkingFilm:
+    """Iterate over it for uint8 (H, W, 3) RGB frames. Every iteration computes the same frames again.
+
+    Attributes:
+        fps: exact rate; the average one if `times` is set.
+        num_frames: how many frames an iteration yields.
+        times: seconds at which the frames appear, if they do not follow from `fps` (films of variable rate).
+        pixel_aspect: width of a pixel over its height.
+        notes: what the user should know, one sentence each.
+        metadata: what the film was made with, to be written into the file.
+        frames_without_face: frames of a film that were passed on unchanged, counted by the last iteration.
+    """
+
+    fps: Fraction
+    num_frames: int
+    times: np.ndarray | None
+    pixel_aspect: Fraction
+    notes: list[str]
+    metadata: dict[str, Any]
+    make_frames: Callable[[TalkingFilm], Iterator[np.ndarray]] = field(repr=False)
+    frames_without_face: int = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.frames_without_face = 0
+        return self.make_frames(self)
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def frames(self) -> contextlib.closing[Any]:
+        """A context manager around one iteration that stops the work when the block is left early."""
+        return contextlib.closing(iter(self))
