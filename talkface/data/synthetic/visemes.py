@@ -16,15 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from talkface.head.model import ACTIONS
 
 from talkface.data.synthetic.phonemes import split_stress
-from talkface.head.model import ACTIONS
 
 __all__ = ["MOUTH_ACTIONS", "VISEMES", "SpeakingStyle", "frame_labels", "speech_actions", "viseme_of"]
 
 Phone = tuple[str, float, float]
 
-MOUTH_ACTIONS: tuple[str, ...] = tuple(n for n in ACTIONS if n.startswith(("jaw", "mouth", "tongue", "cheekPuff")))
+MOUTH_ACTIONS: tuple[str, ...] = tuple(
+    n for n in ACTIONS if n.startswith(("jaw", "mouth", "tongue", "cheekPuff"))
+)
 """The actions that speech moves, in the order of `ACTIONS`."""
 
 # Viseme classes: what a reader of lips can tell apart.
@@ -110,7 +112,9 @@ def viseme_of(symbol: str) -> str:
     return _VISEME_OF[split_stress(symbol)[0]]
 
 
-def speech_actions(phonemes: Sequence[Phone], times: np.ndarray, style: SpeakingStyle | int | None = None) -> np.ndarray:
+def speech_actions(
+    phonemes: Sequence[Phone], times: np.ndarray, style: SpeakingStyle | int | None = None
+) -> np.ndarray:
     """Facial actions of speech.
 
     Args:
@@ -164,7 +168,9 @@ def _segments(phonemes: Sequence[Phone]) -> list[tuple[str, float, float, float]
     return [*out, ("SIL", clock, clock + 2 * _MARGIN, 1.0)]
 
 
-def _blend(segments: list[tuple[str, float, float, float]], grid: np.ndarray, style: SpeakingStyle) -> np.ndarray:
+def _blend(
+    segments: list[tuple[str, float, float, float]], grid: np.ndarray, style: SpeakingStyle
+) -> np.ndarray:
     """(G, 7) articulators: dominance-weighted means of the targets."""
     table = np.array([_TARGETS[_LIKE.get(s[0], s[0])] for s in segments])
     start, end, emphasis = (np.array([s[i] for s in segments]) for i in (1, 2, 3))
