@@ -156,7 +156,9 @@ class Corpus:
             raise TalkfaceError(f"split: {split!r}; allowed {', '.join(SPLITS)}")
         self.clips: list[ClipEntry] = [entry for entry in entries if split in (None, entry.split)]
         if not self.clips:
-            raise TalkfaceError(f"the corpus {self.folder} has no clip in split {split!r}; prepare it with that split")
+            raise TalkfaceError(
+                f"the corpus {self.folder} has no clip in split {split!r}; prepare it with that split"
+            )
         self._shards = ShardFiles(self.folder / "shards")
 
     @property
@@ -226,7 +228,9 @@ def read_corpus_info(folder: Path) -> dict[str, Any]:
     """`corpus.json`, checked."""
     path = folder / "corpus.json"
     if not path.is_file():
-        raise TalkfaceError(f"corpus: {folder} has no corpus.json; prepare it with a script in data_prep/ first")
+        raise TalkfaceError(
+            f"corpus: {folder} has no corpus.json; prepare it with a script in data_prep/ first"
+        )
     try:
         info = json.loads(path.read_text())
     except json.JSONDecodeError as error:

@@ -138,7 +138,10 @@ def _write_shard(
 ) -> dict[str, tuple[str, int, int]]:
     places: dict[str, tuple[str, int, int]] = {}
     temporary = folder / f".{shard}.{os.getpid()}.partial"
-    with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with (
+        temporary.open("wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
         for clip in clips:
             samples = torch.from_numpy(corpus.read_audio(clip)).to(device)
             with torch.inference_mode():

@@ -53,7 +53,9 @@ def list_pictures(folder: str | Path) -> list[Path]:
         raise TalkfaceError(f"folder of pictures: {folder} does not exist; give an existing folder")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
-        raise TalkfaceError(f"folder of pictures: {folder} has none of {', '.join(PICTURE_SUFFIXES)}; add pictures")
+        raise TalkfaceError(
+            f"folder of pictures: {folder} has none of {', '.join(PICTURE_SUFFIXES)}; add pictures"
+        )
     return files
 
 
@@ -140,7 +142,9 @@ class ImageDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int = 0,
     ) -> None:
         if corpus is None and not pictures:
-            raise TalkfaceError("a data set of pictures needs a corpus, a folder of pictures, or both; none was given")
+            raise TalkfaceError(
+                "a data set of pictures needs a corpus, a folder of pictures, or both; none was given"
+            )
         if alignment not in ALIGNMENTS:
             raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
         self.corpus = corpus

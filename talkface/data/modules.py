@@ -62,7 +62,11 @@ class CorpusDataModule(pl.LightningDataModule):
         if self.synthetic is not None:
             prepare_synthetic(self.corpus, self.synthetic)
         elif not Path(self.corpus).is_dir():
-            hint = f"make it with: {self.preparation}" if self.preparation else "make it with a script in data_prep/"
+            hint = (
+                f"make it with: {self.preparation}"
+                if self.preparation
+                else "make it with a script in data_prep/"
+            )
             raise TalkfaceError(f"corpus: {self.corpus} does not exist; {hint}")
 
     def _open(self, split: str) -> Corpus | None:
@@ -96,7 +100,9 @@ class CorpusDataModule(pl.LightningDataModule):
         assert self.train_set is not None
         steps = len(self.train_set) // trainer.world_size // self.batch_size  # type: ignore[arg-type]
         limit = trainer.limit_train_batches
-        steps = min(steps, limit) if isinstance(limit, int) else int(steps * (1.0 if limit is None else limit))
+        steps = (
+            min(steps, limit) if isinstance(limit, int) else int(steps * (1.0 if limit is None else limit))
+        )
         # a checkpoint written in `on_train_batch_end` counts that batch as processed but not yet as completed
         done = loop.epoch_loop.batch_progress.current.processed
         return {
@@ -185,7 +191,9 @@ class TalkingDataModule(CorpusDataModule):
         super().prepare_data()
         if self.encoder is not None:
             for split in self.splits():
-                compute_features(Corpus(str(self.corpus), split), self.encoder, self.encoder_device, show_progress)
+                compute_features(
+                    Corpus(str(self.corpus), split), self.encoder, self.encoder_device, show_progress
+                )
 
     def splits(self) -> tuple[str, str]:
         """The splits for training and for validation (val, or test for a corpus that has only that)."""

@@ -37,7 +37,9 @@ class EpochSampler(DistributedSampler[int]):
         start_batch: int = 0,
     ) -> None:
         assert isinstance(dataset, Dataset)
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+        super().__init__(
+            dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True
+        )
         self.num_items = len(dataset)  # type: ignore[arg-type]
         self.start_epoch = start_epoch
         self.start_key = start_batch * batch_size

@@ -124,7 +124,10 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         reference_image, _ = self._crop(clip, reference, int(jitter_seeds[1]), photometry)
         target = to_tensor(np.stack([image for image, _ in targets]))
         mask = torch.stack(
-            [torch.from_numpy(generation_mask(self.image_size, self.mask_kind, points)) for _, points in targets]
+            [
+                torch.from_numpy(generation_mask(self.image_size, self.mask_kind, points))
+                for _, points in targets
+            ]
         )[:, None]
         item = {
             "target": target,

@@ -99,7 +99,9 @@ class CorpusWriter:
         for shard in shards:
             path = self.folder / "parts" / f"{shard}.json"
             if not path.is_file():
-                raise TalkfaceError(f"the shard {shard} of {self.folder} is not written yet; run the preparation again")
+                raise TalkfaceError(
+                    f"the shard {shard} of {self.folder} is not written yet; run the preparation again"
+                )
             part = json.loads(path.read_text())
             rows += part["clips"]
             rejections += part["rejected"]
@@ -195,7 +197,9 @@ class ShardWriter:
             transcript=clip.transcript,
             fps=fps,
             num_frames=len(clip.frames),
-            duration=len(clip.audio) / info["sample_rate"] if clip.audio is not None else len(clip.frames) / fps,
+            duration=len(clip.audio) / info["sample_rate"]
+            if clip.audio is not None
+            else len(clip.frames) / fps,
             shard=self.name,
             content_hash=digest.hexdigest(),
             frame_offsets=tuple(offset for offset, _ in places["frame"]),
@@ -220,7 +224,9 @@ def check_clip(clip: Clip) -> None:
         raise TalkfaceError(f"clip {clip.id} has no frames; reject it instead of adding it")
     for name, array in clip.truth.items():
         if array.dtype == object:
-            raise TalkfaceError(f"'{name}' of clip {clip.id} is an object array; allowed are numbers and strings")
+            raise TalkfaceError(
+                f"'{name}' of clip {clip.id} is an object array; allowed are numbers and strings"
+            )
 
 
 def preparation_hash(settings: dict[str, Any]) -> str:

@@ -24,7 +24,10 @@ def make_clip(number: int, split: str = "train", subject: str | None = None, fra
         subject=subject or f"s{number}",
         frames=[cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures],
         audio=rng.uniform(-1, 1, 1600).astype(np.float32),
-        truth={"landmarks": rng.uniform(0, SIZE, (frames, 68, 2)).astype(np.float32), "phoneme": np.arange(frames)},
+        truth={
+            "landmarks": rng.uniform(0, SIZE, (frames, 68, 2)).astype(np.float32),
+            "phoneme": np.arange(frames),
+        },
         emotion=number % 8,
         intensity=2,
         transcript="A WORD",
@@ -65,7 +68,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         truth = corpus.read_truth(entry)
         assert np.array_equal(truth["landmarks"], clip.truth["landmarks"])
         meta = corpus.read_meta(entry)
-        assert meta["transcript"] == "A WORD" and meta["voice"] == "nobody" and meta["emotion"] == clip.emotion
+        assert (
+            meta["transcript"] == "A WORD" and meta["voice"] == "nobody" and meta["emotion"] == clip.emotion
+        )
 
 
 def test_shards_are_webdataset_tars(tmp_path: Path) -> None:

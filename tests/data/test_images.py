@@ -71,7 +71,10 @@ def test_real_pictures_are_mixed_in_at_their_share(train_corpus: Corpus, tmp_pat
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture[..., ::1])
     files = list_pictures(tmp_path)
     mixed = ImageDataset(train_corpus, files, picture_share=0.25, image_size=16, samples_per_clip=200)
-    from_folder = [bool((item["images"][0] > 0.9).all() and (item["images"][2] < -0.9).all()) for item in map(mixed.__getitem__, range(600))]
+    from_folder = [
+        bool((item["images"][0] > 0.9).all() and (item["images"][2] < -0.9).all())
+        for item in map(mixed.__getitem__, range(600))
+    ]
     assert 0.18 < np.mean(from_folder) < 0.32
     alone = ImageDataset(None, files, image_size=16)
     assert len(alone) == 3 and alone[0]["label"].item() == -1
