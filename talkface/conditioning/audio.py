@@ -159,8 +159,8 @@ class AudioConditioner(Conditioner):
         right_size = mean.shape == std.shape == self.feature_mean.shape
         if not right_size or not bool((std > 0).all()):
             raise TalkfaceError(
-                f"feature statistics of {tuple(mean.shape)} and {tuple(std.shape)}; allowed: ({self.feature_dim},) "
-                "each, std positive"
+                f"feature statistics of {tuple(mean.shape)} and {tuple(std.shape)}; allowed: "
+                f"({self.feature_dim},) each, std positive"
             )
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std)

@@ -162,8 +162,8 @@ class ConditionerSet(nn.Module):
         widths = {name: c.context_dim for name, c in conditioners.items() if c.context_dim}
         if context_mode == "tokens" and len(set(widths.values())) > 1:
             raise TalkfaceError(
-                f"widths of the context tokens: {widths}; allowed: all equal with context_mode 'tokens'; change "
-                "dim, or use context_mode 'concatenate'"
+                f"widths of the context tokens: {widths}; allowed: all equal with context_mode 'tokens'; "
+                "change dim, or use context_mode 'concatenate'"
             )
         self.context_dim = (
             sum(widths.values()) if context_mode == "concatenate" else max(widths.values(), default=0)
@@ -181,14 +181,14 @@ class ConditionerSet(nn.Module):
         wanted = latent_channels + self.concat_channels
         if network.in_channels != wanted:
             raise TalkfaceError(
-                f"in_channels of the network: {network.in_channels}; allowed: {wanted} = {latent_channels} latent "
-                f"channels + {self.concat_channels} that the conditioners stack onto them"
+                f"in_channels of the network: {network.in_channels}; allowed: {wanted} = {latent_channels} of the "
+                f"latents + {self.concat_channels} that the conditioners stack onto them"
             )
         for name in ("context_dim", "embedding_dim"):
             built, given = getattr(network, name) or 0, getattr(self, name)
             if built != given:
                 raise TalkfaceError(
-                    f"{name} of the network: {built or None}; allowed: {given or None}, what the conditioners "
+                    f"{name} of the network: {built or None}; allowed: {given or None}, what "
                     f"{', '.join(self.conditioners)} give"
                 )
 
@@ -216,7 +216,7 @@ class ConditionerSet(nn.Module):
     def with_nulls(
         self, batch: Mapping[str, Tensor], names: Iterable[str]
     ) -> tuple[Conditioning, dict[str, Conditioning]]:
-        """The conditioning, and for each name the one in which only that conditioner is null: for guidance."""
+        """The conditioning, and per name the one in which only that conditioner is null: for guidance."""
         names = list(names)
         self._check_names(names)
         parts = {name: conditioner(batch) for name, conditioner in self.conditioners.items()}

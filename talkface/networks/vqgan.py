@@ -246,8 +246,8 @@ class VQGAN(nn.Module):
         decoder_mult = channel_mult if decoder_channel_mult is None else decoder_channel_mult
         if len(decoder_mult) != len(channel_mult):
             raise TalkfaceError(
-                f"levels of decoder_channel_mult: {len(decoder_mult)}; allowed: {len(channel_mult)}, those of "
-                "channel_mult"
+                f"levels of decoder_channel_mult: {len(decoder_mult)}; allowed: {len(channel_mult)}, "
+                "those of channel_mult"
             )
         self.latent_channels, self.image_size = latent_channels, image_size
         self.downsample_factor = 2 ** (len(channel_mult) - 1)
