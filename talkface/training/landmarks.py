@@ -1,0 +1,200 @@
+"""Training of the landmark network and of its proposals, for a given number of seconds, resumable.
+
+Loss of a crop: Laplace negative log-likelihood of its 68 points, sum |error| / b + 2 log b with the predicted
+scale b, plus a plain L1 term that keeps hard landmarks from being given up, plus binary cross-entropy of the
+confidence. Loss of a scene: cross-entropy of the cells with the hardest negatives only (as in single-shot
+detectors, Liu et al., "SSD", ECCV 2016, section 2.2), and L1 of place and size. The weights that are kept
+are an exponential moving average. A plain loop and no LightningModule: it runs where only the base package
+is installed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from talkface.experts.landmark_network import FaceProposals, LandmarkNetwork, LandmarkPrediction
+from talkface.training.landmark_crops import CropBatch, CropSampler, SceneBatch
+
+# Eyes, nose base and lips steer alignment and animation; the jaw line is vague even for people.
+LANDMARK_WEIGHTS = np.repeat([0.7, 0.8, 1.0, 1.5, 1.8, 1.5], [17, 10, 4, 5, 12, 20]).astype(np.float32)
+
+
+def landmark_loss(
+    prediction: LandmarkPrediction, batch: CropBatch, l1_weight: float = 20.0
+) -> dict[str, Tensor]:
+    """The terms `likelihood`, `distance` (weighted L1, crop units) and `confidence`, each a scalar tensor."""
+    device = prediction.points.device
+    error = (prediction.points - torch.from_numpy(batch.points).to(device)).abs().sum(-1)
+    weight = (
+        torch.from_numpy(LANDMARK_WEIGHTS).to(device) * torch.from_numpy(batch.has_points).to(device)[:, None]
+    )
+    total = weight.sum().clamp_min(1.0)
+    likelihood = error * torch.exp(-prediction.log_scale) + 2 * prediction.log_scale
+    label = torch.from_numpy(batch.label).to(device)
+    decided = label >= 0
+    confidence = (
+        F.binary_cross_entropy_with_logits(prediction.logit[decided], label[decided])
+        if bool(decided.any())
+        else prediction.logit.sum() * 0
+    )
+    return {
+        "likelihood": (likelihood * weight).sum() / total,
+        "distance": l1_weight * (error * weight).sum() / total,
+        "confidence": 4.0 * confidence,
+    }
+
+
+def proposal_loss(output: Tensor, batch: SceneBatch, negatives_per_face: int = 12) -> Tensor:
+    """Cross-entropy and place of the proposals.
+
+    Args:
+        output: (B, 4, H, W) of `FaceProposals`.
+        batch: the scenes it looked at.
+    """
+    size, stride = FaceProposals.face_size, FaceProposals.stride
+    height, width = output.shape[2:]
+    centres = torch.from_numpy(batch.centres).to(output.device) / size
+    sizes = torch.from_numpy(batch.sizes).to(output.device) / size
+    xs = (torch.arange(width, device=output.device) + 0.5) * stride / size
+    ys = (torch.arange(height, device=output.device) + 0.5) * stride / size
+    dx = centres[:, 0, None, None] - xs[None, None, :]
+    dy = centres[:, 1, None, None] - ys[None, :, None]
+    distance = torch.maximum(dx.abs().expand(-1, height, -1), dy.abs().expand(-1, -1, width))
+    relative = sizes[:, None, None].clamp_min(1e-3)
+    right_size = (relative > 0.72) & (relative < 1.4)
+    positive = right_size & (distance < 0.16 * relative)
+    near = (relative > 0.5) & (relative < 2.0) & (distance < 0.4 * relative)
+    logits = output[:, 0].float()
+    cost = F.binary_cross_entropy_with_logits(logits, positive.float(), reduction="none")
+    count = int(positive.sum())
+    hard = torch.where(near, torch.zeros_like(cost), cost).flatten()
+    hard = hard.topk(min(hard.numel(), negatives_per_face * max(count, len(output)))).values
+    loss = hard.sum() / max(count, len(output))
+    if count:
+        place = torch.stack(
+            [dx.expand_as(logits), dy.expand_as(logits), relative.log().expand_as(logits)], dim=-1
+        )
+        error = (output[:, 1:].permute(0, 2, 3, 1).float() - place).abs().sum(-1)
+        loss = loss + (cost[positive].sum() + 2.0 * error[positive].sum()) / count
+    return loss
+
+
+def train_landmarks(
+    network: LandmarkNetwork,
+    sampler: CropSampler,
+    *,
+    seconds: float = math.inf,
+    steps: int | None = None,
+    batch_size: int = 32,
+    scene_batch_size: int = 24,
+    learning_rate: float = 2e-3,
+    average_decay: float = 0.998,
+    device: str = "cpu",
+    bfloat16: bool = False,
+    checkpoint: Path | None = None,
+    save_every: float = 60.0,
+    log: Callable[[str], None] | None = None,
+) -> LandmarkNetwork:
+    """Train `network` in place and return it, in evaluation mode, with averaged weights.
+
+    Args:
+        seconds: time budget, summed over interrupted runs; the learning rate follows a cosine over it.
+        steps: instead of, or besides, the time budget: a number of steps; the first limit reached ends it.
+        checkpoint: state is written here every `save_every` seconds and read from here when it exists.
+        log: receives one line every 100 steps.
+
+    Raises:
+        ValueError: neither `seconds` nor `steps` limits the run.
+    """
+    if math.isinf(seconds) and steps is None:
+        raise ValueError("train_landmarks: seconds and steps are both unlimited; give one of them")
+    network.to(device).train()
+    network.mean_shape.copy_(torch.from_numpy(sampler.mean_shape))
+    average = copy.deepcopy(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
+    step, spent = 0, 0.0
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["seconds"]
+        sampler.rng = np.random.default_rng([step, 1])
+    began, saved = time.monotonic() - spent, time.monotonic()
+    running: dict[str, float] = {}
+    while spent < seconds and (steps is None or step < steps):
+        progress = max(spent / seconds, 0.0 if steps is None else step / steps)
+        warm_up = min(1.0, (step + 1) / 100)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        crops, scenes = sampler.crops(batch_size), sampler.scenes(scene_batch_size)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
+            prediction = network(to_tensor(crops.images, device))
+            proposals = network.proposals(to_tensor(scenes.images, device))
+        terms = landmark_loss(prediction, crops)
+        terms["proposals"] = proposal_loss(proposals, scenes)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimizer.step()
+        step += 1
+        _update_average(average, network, min(average_decay, 1 - 1 / (step + 1)))
+        spent = time.monotonic() - began
+        for name, term in terms.items():
+            value = float(term.detach())
+            running[name] = 0.98 * running.get(name, value) + 0.02 * value
+        if log is not None and step % 100 == 0:
+            log(
+                f"step {step} {spent:.0f}s "
+                + " ".join(f"{name} {mean:.3f}" for name, mean in running.items())
+            )
+        if checkpoint is not None and time.monotonic() - saved > save_every:
+            _save(checkpoint, network, average, optimizer, step, spent)
+            saved = time.monotonic()
+    if checkpoint is not None:
+        _save(checkpoint, network, average, optimizer, step, spent)
+    network.load_state_dict(average.state_dict())
+    return network.eval()
+
+
+def to_tensor(images: np.ndarray, device: str = "cpu") -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float in [-1, 1]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def _update_average(average: LandmarkNetwork, network: LandmarkNetwork, decay: float) -> None:
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _save(
+    path: Path,
+    network: LandmarkNetwork,
+    average: LandmarkNetwork,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+) -> None:
+    state = {
+        "network": network.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "seconds": seconds,
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
