@@ -110,6 +110,9 @@ class AudioConditioner(Conditioner):
         TalkfaceError: unknown mode; mode "embedding" without embedding_dim.
     """
 
+    feature_mean: Tensor
+    feature_std: Tensor
+
     def __init__(
         self,
         feature_dim: int,

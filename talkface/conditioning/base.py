@@ -171,6 +171,11 @@ class ConditionerSet(nn.Module):
         self.concat_channels = sum(c.concat_channels for c in conditioners.values())
         self.embedding_dim = sum(c.embedding_dim for c in conditioners.values())
 
+    @property
+    def drop_rates(self) -> dict[str, float]:
+        """name -> share of training samples in which that conditioner is null."""
+        return {name: c.drop_rate for name, c in self.conditioners.items() if isinstance(c, Conditioner)}
+
     def check_network(self, network: nn.Module, latent_channels: int) -> None:
         """Fail at construction, not in the first training step.
 
@@ -181,8 +186,8 @@ class ConditionerSet(nn.Module):
         wanted = latent_channels + self.concat_channels
         if network.in_channels != wanted:
             raise TalkfaceError(
-                f"in_channels of the network: {network.in_channels}; allowed: {wanted} = {latent_channels} of the "
-                f"latents + {self.concat_channels} that the conditioners stack onto them"
+                f"in_channels of the network: {network.in_channels}; allowed: {wanted} = {latent_channels} "
+                f"of the latents + {self.concat_channels} that the conditioners stack onto them"
             )
         for name in ("context_dim", "embedding_dim"):
             built, given = getattr(network, name) or 0, getattr(self, name)
@@ -196,8 +201,8 @@ class ConditionerSet(nn.Module):
         """Which samples lose which conditioner in a training step: name -> (B,) bool, drawn independently."""
         device = "cpu" if generator is None else generator.device
         return {
-            name: torch.rand(batch_size, generator=generator, device=device) < conditioner.drop_rate
-            for name, conditioner in self.conditioners.items()
+            name: torch.rand(batch_size, generator=generator, device=device) < rate
+            for name, rate in self.drop_rates.items()
         }
 
     def forward(self, batch: Mapping[str, Tensor], drop: Mapping[str, Tensor] | None = None) -> Conditioning:
@@ -228,7 +233,9 @@ class ConditionerSet(nn.Module):
             raise TalkfaceError(f"conditioners: {unknown}; allowed: {', '.join(self.conditioners)}")
 
     def _null(self, name: str, like: Conditioning) -> Conditioning:
-        return self.conditioners[name].null(like.batch_size)
+        conditioner = self.conditioners[name]
+        assert isinstance(conditioner, Conditioner) and like.batch_size is not None
+        return conditioner.null(like.batch_size)
 
     def _join(self, parts: Iterable[Conditioning]) -> Conditioning:
         parts = list(parts)

@@ -94,13 +94,17 @@ class LandmarkConditioner(Conditioner):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         self.net = nn.Sequential(*layers[:-1])
 
+    @property
+    def first_weight(self) -> Tensor:
+        """Tells dtype and device."""
+        return next(self.net.parameters())
+
     def forward(self, batch: Mapping[str, Tensor]) -> Conditioning:
         """Read batch["landmarks"] (B, 48, 2), x and y in pixels of the crop; clamped to the crop."""
         points = read(batch, "landmarks", (self.num_landmarks, 2), "LandmarkConditioner")
         scaled = points.clamp(0, self.image_size) / (self.image_size / 2) - 1.0
-        return _as_field(self.net(scaled.flatten(1).to(self.net[0].weight.dtype)), self.fills[0])
+        return _as_field(self.net(scaled.flatten(1).to(self.first_weight.dtype)), self.fills[0])
 
     def null(self, batch_size: int) -> Conditioning:
         """Zeros."""
-        weight = self.net[0].weight
-        return _as_field(weight.new_zeros(batch_size, self.dim), self.fills[0])
+        return _as_field(self.first_weight.new_zeros(batch_size, self.dim), self.fills[0])

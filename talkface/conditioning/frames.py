@@ -30,6 +30,7 @@ class FramesConditioner(Conditioner):
     """
 
     fills = ("concat",)
+    like: Tensor
 
     def __init__(
         self,

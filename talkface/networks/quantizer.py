@@ -32,6 +32,10 @@ class VectorQuantizer(nn.Module):
     """
 
     _STATISTICS_DECAY = 0.99
+    usage: Tensor
+    steps_unused: Tensor
+    cluster_size: Tensor
+    cluster_sum: Tensor
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class ConditioningLike(Protocol):
     embedding: Tensor | None
 
 
-class UNetStage(nn.Sequential):
+class UNetStage(nn.ModuleList):
     """Blocks run in order; residual blocks also get the time embedding, transformers the context."""
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor | None, save_memory: bool) -> Tensor:
@@ -113,7 +113,7 @@ class UNet(nn.Module):
             return SpatialTransformer(width, num_head_channels, context_dim, dropout)
 
         width = model_channels
-        self.input_blocks = nn.ModuleList([UNetStage(nn.Conv2d(in_channels, width, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([UNetStage([nn.Conv2d(in_channels, width, 3, padding=1)])])
         skip_widths = [width]
         for level, multiplier in enumerate(channel_mult):
             for _ in range(blocks_per_level[level]):
@@ -121,14 +121,14 @@ class UNet(nn.Module):
                 width = multiplier * model_channels
                 if 2**level in attention_downsamples:
                     stage.append(transformer(width))
-                self.input_blocks.append(UNetStage(*stage))
+                self.input_blocks.append(UNetStage(stage))
                 skip_widths.append(width)
             if level < levels - 1:
-                self.input_blocks.append(UNetStage(Downsample(width)))
+                self.input_blocks.append(UNetStage([Downsample(width)]))
                 skip_widths.append(width)
 
         middle_attention = [transformer(width)] if len(attention_downsamples) > 0 else []
-        self.middle_block = UNetStage(res_block(width, width), *middle_attention, res_block(width, width))
+        self.middle_block = UNetStage([res_block(width, width), *middle_attention, res_block(width, width)])
 
         self.output_blocks = nn.ModuleList()
         for level in reversed(range(levels)):
@@ -140,7 +140,7 @@ class UNet(nn.Module):
                     stage.append(transformer(width))
                 if level > 0 and index == blocks_per_level[level]:
                     stage.append(Upsample(width))
-                self.output_blocks.append(UNetStage(*stage))
+                self.output_blocks.append(UNetStage(stage))
 
         self.out = nn.Sequential(
             group_norm(width), nn.SiLU(), zero_init(nn.Conv2d(width, out_channels, 3, padding=1))
@@ -192,8 +192,8 @@ class UNet(nn.Module):
         if concat is not None:
             x = torch.cat([x, concat.to(x.dtype)], dim=1)
 
-        weight = self.time_embed[0].weight
-        time = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(weight.dtype))
+        dtype = next(self.time_embed.parameters()).dtype
+        time = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
         if self.embedding_projection is not None and embedding is not None:
             time = time + self.embedding_projection(embedding)
 

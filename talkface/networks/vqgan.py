@@ -78,6 +78,9 @@ class PaddedDownsample(nn.Module):
 class Level(nn.Module):
     """The blocks of one resolution, each followed by attention if wanted, then the change of size."""
 
+    downsample: nn.Module
+    upsample: nn.Module
+
     def __init__(self, widths: Sequence[int], attention: bool, dropout: float) -> None:
         super().__init__()
         self.block = nn.ModuleList(
@@ -223,6 +226,9 @@ class VQGAN(nn.Module):
         TalkfaceError: encoder and decoder with different numbers of levels.
     """
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     def __init__(
         self,
         *,
@@ -285,7 +291,7 @@ class VQGAN(nn.Module):
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Weight of the last convolution, where the adaptive adversarial weight compares gradients."""
         return self.decoder.conv_out.weight
 
