@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.conditioning.base import Conditioning
+from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.guidance import ClassifierFreeGuidance
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.diffusion.solvers import DDIM, uniform_timesteps
@@ -70,13 +70,13 @@ class LatentSampler:
 
     Args:
         network: `(x, timesteps, conditioning) -> output`.
-        conditioner: turns a batch into a Conditioning; `conditioner(batch, drop)` nulls conditioners.
+        conditioner: turns a batch into what the network is told.
         scales: guidance scale by conditioner name; 1 = none, and costs nothing.
         eta, final_alpha, spacing: see `DDIM` and `uniform_timesteps`.
     """
 
     network: torch.nn.Module
-    conditioner: torch.nn.Module
+    conditioner: ConditionerSet
     schedule: NoiseSchedule
     prediction_type: str
     num_inference_steps: int
@@ -100,13 +100,8 @@ class LatentSampler:
         their weights (which sum to 1 for each frame) at every step. `generator`: one per frame, for `eta` >
         0. `keep_going` is called at every step and raises to stop.
         """
-        conditioning: Conditioning = self.conditioner(batch)
-        rows = next(iter(batch.values())).shape[0]
-        nulls = {}
-        for name, scale in self.scales.items():
-            if scale != 1.0:
-                dropped = torch.ones(rows, dtype=torch.bool, device=x.device)
-                nulls[name] = self.conditioner(batch, {name: dropped})
+        guiding = [name for name, scale in self.scales.items() if scale != 1.0]
+        conditioning, nulls = self.conditioner.with_nulls(batch, guiding)
         guided = ClassifierFreeGuidance(
             self.network, self.schedule, self.prediction_type, conditioning, nulls, self.scales
         )
