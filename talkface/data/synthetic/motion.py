@@ -130,7 +130,7 @@ def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:
     taken back, and a pucker takes back the smile: the sound has to be made.
     """
     held = np.clip(
-        speech[:, _INDEX["mouthPressLeft"]] / 0.35 + speech[:, _INDEX["mouthRollLower"]] / 0.55, 0.0, 1.0
+        speech[:, _INDEX["mouthPressLeft"]] / 0.30 + speech[:, _INDEX["mouthRollLower"]] / 0.55, 0.0, 1.0
     )[:, None]
     rounded = np.clip(speech[:, _INDEX["mouthPucker"]] / 0.8, 0.0, 1.0)[:, None]
     keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)

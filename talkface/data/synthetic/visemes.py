@@ -4,8 +4,9 @@ Each phoneme has a target for a few articulators (how far the jaw drops, how rou
 are, ...) written from phonetics, and a dominance that says how much it insists on that target. Targets blend by
 dominance that decays with the distance from the segment, as in Cohen & Massaro, "Modeling coarticulation in
 synthetic visual speech" (1993), eq. 4-6: value(t) = sum_i w_i(t) T_i / sum_i w_i(t),
-w_i(t) = a_i exp(-distance_i(t) / tau). Closures (p b m) and the lip tuck (f v) are events that must be reached,
-not blended away, so they are smooth bumps laid over the blend.
+w_i(t) = a_i exp(-distance_i(t) / tau). Closures (p b m), the lip tuck (f v) and the narrowing of w and r are
+events that must be reached, not blended away, so they are smooth bumps laid over the blend. Before a phrase the
+lips part to breathe in.
 
 It is not fitted to any film, and it knows nothing of sound: the phonemes with their times are given.
 """
@@ -45,29 +46,30 @@ VISEMES: tuple[str, ...] = tuple(dict.fromkeys(_VISEME_OF.values()))
 _ARTICULATORS = ("jaw", "round", "funnel", "spread", "lower", "upper", "tongue")
 #        jaw  round funl sprd lowr uppr tong | dominance of the jaw, of the lips
 _TARGETS: dict[str, tuple[float, ...]] = {
-    "SIL": (0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.0, 0.9, 0.6),
-    "AA": (0.50, 0.00, 0.00, 0.05, 0.16, 0.06, 0.0, 1.2, 0.9),
-    "AE": (0.46, 0.00, 0.00, 0.28, 0.22, 0.14, 0.0, 1.2, 1.0),
-    "AH": (0.36, 0.00, 0.00, 0.08, 0.14, 0.06, 0.0, 1.0, 0.6),
-    "AX": (0.22, 0.00, 0.00, 0.08, 0.12, 0.04, 0.0, 0.5, 0.3),
-    "AO": (0.42, 0.28, 0.36, 0.00, 0.10, 0.04, 0.0, 1.2, 1.1),
-    "EH": (0.35, 0.00, 0.00, 0.25, 0.18, 0.08, 0.0, 1.0, 0.9),
-    "ER": (0.20, 0.24, 0.20, 0.00, 0.12, 0.04, 0.0, 0.9, 0.8),
-    "IH": (0.24, 0.00, 0.00, 0.25, 0.16, 0.06, 0.0, 0.8, 0.7),
-    "IY": (0.17, 0.00, 0.00, 0.55, 0.22, 0.08, 0.0, 1.0, 1.1),
-    "UH": (0.22, 0.40, 0.20, 0.00, 0.10, 0.02, 0.0, 0.9, 1.0),
-    "UW": (0.12, 0.80, 0.20, 0.00, 0.04, 0.00, 0.0, 1.1, 1.4),
-    "W": (0.08, 0.90, 0.20, 0.00, 0.02, 0.00, 0.0, 1.1, 1.5),
-    "Y": (0.14, 0.00, 0.00, 0.40, 0.16, 0.04, 0.0, 0.7, 0.7),
-    "R": (0.16, 0.32, 0.20, 0.00, 0.08, 0.02, 0.0, 0.7, 0.8),
-    "L": (0.22, 0.00, 0.00, 0.10, 0.12, 0.04, 0.1, 0.5, 0.3),
+    "SIL": (0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.0, 1.0, 0.6),
+    "INHALE": (0.20, 0.00, 0.00, 0.00, 0.10, 0.02, 0.0, 0.7, 0.4),
+    "AA": (0.44, 0.00, 0.00, 0.05, 0.16, 0.06, 0.0, 1.2, 0.9),
+    "AE": (0.42, 0.00, 0.00, 0.28, 0.22, 0.14, 0.0, 1.2, 1.0),
+    "AH": (0.34, 0.00, 0.00, 0.08, 0.14, 0.06, 0.0, 1.0, 0.6),
+    "AX": (0.24, 0.00, 0.00, 0.08, 0.12, 0.04, 0.0, 0.4, 0.3),
+    "AO": (0.34, 0.35, 0.12, 0.00, 0.10, 0.02, 0.0, 1.2, 1.1),
+    "EH": (0.36, 0.00, 0.00, 0.25, 0.18, 0.08, 0.0, 1.0, 0.9),
+    "ER": (0.18, 0.30, 0.06, 0.00, 0.12, 0.04, 0.0, 0.9, 0.8),
+    "IH": (0.28, 0.00, 0.00, 0.25, 0.18, 0.08, 0.0, 0.9, 0.7),
+    "IY": (0.24, 0.00, 0.00, 0.55, 0.28, 0.12, 0.0, 1.0, 1.1),
+    "UH": (0.20, 0.40, 0.06, 0.00, 0.10, 0.02, 0.0, 0.9, 1.0),
+    "UW": (0.12, 0.80, 0.06, 0.00, 0.04, 0.00, 0.0, 1.2, 1.4),
+    "W": (0.02, 0.95, 0.04, 0.00, 0.00, 0.00, 0.0, 2.4, 1.8),
+    "Y": (0.18, 0.00, 0.00, 0.40, 0.18, 0.06, 0.0, 0.5, 0.7),
+    "R": (0.09, 0.45, 0.10, 0.00, 0.06, 0.00, 0.0, 1.2, 1.0),
+    "L": (0.22, 0.00, 0.00, 0.10, 0.12, 0.04, 0.1, 0.3, 0.25),
     "HH": (0.26, 0.00, 0.00, 0.05, 0.08, 0.02, 0.0, 0.15, 0.1),
-    "T": (0.13, 0.00, 0.00, 0.12, 0.12, 0.03, 0.0, 0.6, 0.25),
-    "S": (0.09, 0.00, 0.00, 0.25, 0.22, 0.06, 0.0, 0.9, 0.5),
-    "SH": (0.12, 0.22, 0.55, 0.00, 0.14, 0.08, 0.0, 0.9, 1.2),
-    "K": (0.18, 0.00, 0.00, 0.06, 0.08, 0.02, 0.0, 0.3, 0.15),
-    "TH": (0.15, 0.00, 0.00, 0.08, 0.14, 0.04, 0.6, 0.7, 0.5),
-    "F": (0.10, 0.00, 0.00, 0.08, 0.00, 0.12, 0.0, 1.0, 0.5),
+    "T": (0.16, 0.00, 0.00, 0.12, 0.12, 0.03, 0.0, 0.3, 0.2),
+    "S": (0.15, 0.00, 0.00, 0.25, 0.26, 0.08, 0.0, 0.5, 0.5),
+    "SH": (0.11, 0.30, 0.22, 0.00, 0.12, 0.04, 0.0, 1.1, 1.4),
+    "K": (0.20, 0.00, 0.00, 0.06, 0.08, 0.02, 0.0, 0.2, 0.15),
+    "TH": (0.16, 0.00, 0.00, 0.08, 0.14, 0.04, 0.6, 0.6, 0.5),
+    "F": (0.08, 0.00, 0.00, 0.08, 0.00, 0.12, 0.0, 1.0, 0.5),
     "M": (0.07, 0.00, 0.00, 0.00, 0.00, 0.00, 0.0, 1.0, 0.15),
 }
 _LIKE = {"D": "T", "N": "T", "Z": "S", "ZH": "SH", "CH": "SH", "JH": "SH", "G": "K", "NG": "K", "DH": "TH",
@@ -77,7 +79,8 @@ _GLIDES = {"AY": ("AA", "IY", 0.6), "EY": ("EH", "IY", 0.55), "OY": ("AO", "IY",
            "AW": ("AA", "UW", 0.6), "OW": ("AO", "UW", 0.5)}  # fmt: skip
 
 _GRID = 200.0  # samples per second of the internal grid; lips move below 15 Hz
-_MARGIN = 0.5  # seconds computed before and after the phonemes
+_INHALE = 0.4  # seconds for which the lips part to breathe in before they speak
+_MARGIN = 0.8  # seconds computed before and after the phonemes
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,8 @@ def speech_actions(
     end = max((s[2] for s in segments), default=0.0) + _MARGIN
     grid = np.arange(-_MARGIN, end + 1.0 / _GRID, 1.0 / _GRID)
     blend = _blend(segments, grid, style)
-    close, tuck = _event(segments, grid, "PBM"), _event(segments, grid, "FV")
-    actions = _to_actions(blend, close, tuck, style)
+    events = [_event(segments, grid, symbols) for symbols in ("PBM", "FV", "W", "R")]
+    actions = _to_actions(blend, *events, style)
     columns = [np.interp(times, grid, column) for column in actions.T]
     return np.clip(np.stack(columns, axis=1), 0.0, 1.0).astype(np.float32)
 
@@ -155,8 +158,12 @@ def _segments(phonemes: Sequence[Phone]) -> list[tuple[str, float, float, float]
         base, stress = split_stress(symbol)
         if base == "SIL" or end <= start:
             continue
-        if start - clock > 1e-3:
-            out.append(("SIL", clock, start, 1.0))
+        pause = start - clock
+        if pause > 1e-3:
+            inhale = start - (min(_INHALE, 0.6 * pause) if pause > 0.3 else 0.0)
+            out.append(("SIL", clock, inhale, 1.0))
+            if inhale < start:
+                out.append(("INHALE", inhale, start, 1.0))
         emphasis = (0.85, 1.12, 1.0)[stress] if stress is not None else 1.0
         if base in _GLIDES:
             first, second, share = _GLIDES[base]
@@ -209,11 +216,19 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     return np.stack([np.convolve(column, kernel / kernel.sum(), mode="valid") for column in padded.T], axis=1)
 
 
-def _to_actions(blend: np.ndarray, close: np.ndarray, tuck: np.ndarray, style: SpeakingStyle) -> np.ndarray:
-    """Articulators and events -> (G, 52) actions."""
+def _to_actions(
+    blend: np.ndarray,
+    close: np.ndarray,
+    tuck: np.ndarray,
+    glide: np.ndarray,
+    bunch: np.ndarray,
+    style: SpeakingStyle,
+) -> np.ndarray:
+    """Articulators (G, 7) and events (G,) -> (G, 52) actions."""
     jaw, rounded, funnel, spread, lower, upper, tongue = blend.T
-    free = (1.0 - close) * (1.0 - 0.9 * tuck)  # how free the lips are to part
-    jaw = style.amplitude * jaw * (1.0 - 0.75 * close) * (1.0 - 0.5 * tuck)
+    narrow = np.maximum(0.7 * glide, 0.35 * bunch)  # w all but closes the lips, an English r narrows them
+    free = (1.0 - close) * (1.0 - 0.9 * tuck) * (1.0 - narrow)  # how free the lips are to part
+    jaw = style.amplitude * jaw * (1.0 - 0.75 * close) * (1.0 - 0.5 * tuck) * (1.0 - narrow)
     rounded, funnel = style.rounding * rounded, style.rounding * funnel * free
     spread = style.spreading * spread * (1.0 - 0.6 * close)
     lower, upper = style.lips * lower * free, style.lips * upper * (1.0 - close) + 0.15 * tuck
@@ -221,8 +236,8 @@ def _to_actions(blend: np.ndarray, close: np.ndarray, tuck: np.ndarray, style: S
     values = {
         "jawOpen": jaw, "jawForward": 0.15 * funnel,
         "mouthClose": close * jaw + 0.5 * tuck * jaw, "mouthPucker": rounded, "mouthFunnel": funnel,
-        "mouthPress": 0.35 * close, "mouthRollLower": 0.22 * close + 0.55 * tuck, "mouthRollUpper": 0.18 * close,
-        "mouthShrugLower": 0.10 * close + 0.25 * tuck, "cheekPuff": 0.05 * close,
+        "mouthPress": 0.30 * close, "mouthRollLower": 0.12 * close + 0.55 * tuck, "mouthRollUpper": 0.08 * close,
+        "mouthShrugLower": 0.25 * tuck, "cheekPuff": 0.05 * close,
         "mouthLowerDown": lower, "mouthUpperUp": upper, "tongueOut": 0.35 * tongue,
         "mouthStretch": 0.55 * spread, "mouthSmile": 0.30 * spread, "mouthDimple": 0.15 * spread,
     }  # fmt: skip

@@ -81,9 +81,16 @@ def test_coarticulation_rounds_before_a_rounded_vowel():
 
 def test_silence_rests():
     assert np.abs(speech_actions([], TIMES)).max() == 0
-    actions = speech_actions(word("AA1"), TIMES)
-    assert actions[TIMES < 0.05].max() < 0.05
-    assert actions[TIMES > 0.85].max() < 0.02
+    times = np.arange(0, 4, 0.01)
+    actions = speech_actions(word("AA1", start=1.5), times)
+    assert actions[times < 0.8].max() < 0.02
+    assert actions[times > 2.1].max() < 0.02
+
+
+def test_lips_part_before_a_phrase_but_not_after():
+    gap = opening(speech_actions(word("AA1", "T", start=1.0), TIMES))
+    assert gap[np.searchsorted(TIMES, 0.85)] > 0.08 > 10 * gap[np.searchsorted(TIMES, 0.3)]
+    assert gap[np.searchsorted(TIMES, 1.24 + 0.25)] < 0.02
 
 
 def test_only_the_mouth_moves_and_stays_in_range():
