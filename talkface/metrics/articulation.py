@@ -64,12 +64,23 @@ def _pearson(a: Array, b: Array) -> float:
 
 def amplitude_ratio(real: Array, generated: Array) -> float:
     """Standard deviation of the generated curve over that of the real one: 1 = moves as much."""
-    return float(np.nanstd(generated) / np.nanstd(real))
+    return _ratio(_deviation(generated), _deviation(real))
 
 
 def silence_ratio(speech: Array, silence: Array) -> float:
     """Standard deviation of the curve made from silence over that made from speech: 0 = rests in silence."""
-    return float(np.nanstd(silence) / np.nanstd(speech))
+    return _ratio(_deviation(silence), _deviation(speech))
+
+
+def _ratio(above: float, below: float) -> float:
+    """nan where the curve below is flat: nothing can be said relative to it."""
+    return above / below if below > 1e-12 else float("nan")
+
+
+def _deviation(curve: Array) -> float:
+    """Standard deviation of the frames with a face; nan without any."""
+    known = curve[np.isfinite(curve)]
+    return float(known.std()) if len(known) else float("nan")
 
 
 def closed_level(real: Array, share: float = 0.2) -> float:
