@@ -14,7 +14,7 @@ from talkface.checkpoint import load_bundle, save_bundle
 from talkface.experts.face_landmarks import FaceFinder, FaceLandmarks, check_image, suppress_overlaps
 from talkface.experts.landmark_network import LandmarkNetwork
 
-FACE_SIDES = (192, 128, 96, 44, 28)
+FACE_SIDES = (192, 128, 96, 72, 28)
 
 
 def face_points(side: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,7 @@ ALLOWED = {
 }
 # sound around a frame is cut out by one function, so that training and sampling cannot differ
 ALLOWED["data"].add("conditioning.audio")
-# only inside a function: a pipeline that loads a bundle or reads a corpus, a training that starts from a bundle
+# only inside a function: to load a bundle, to read a corpus, to start a training from a bundle
 ALLOWED_LATE = {"pipelines": {"checkpoint", "experts", "data"}, "training": {"checkpoint"}}
 
 
@@ -75,6 +76,11 @@ def imports(tree: ast.AST, module: str) -> Iterator[tuple[str, bool, int]]:
     yield from visit(tree, True)
 
 
+@functools.cache
+def parse(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
@@ -93,7 +99,7 @@ def violations(path: Path, source: str | None = None) -> list[str]:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     own = parts[0]
     found = []
-    for name, top, line in imports(ast.parse(source or path.read_text()), module_name(path)):
+    for name, top, line in imports(parse(source or path.read_text()), module_name(path)):
         target = sibling(name)
         if target is None:
             continue
@@ -114,9 +120,8 @@ def violations(path: Path, source: str | None = None) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_imports_follow_the_table(path: Path) -> None:
-    assert violations(path) == []
+def test_imports_follow_the_table() -> None:
+    assert [line for path in FILES for line in violations(path)] == []
 
 
 @pytest.mark.parametrize(
@@ -150,14 +155,13 @@ def heavy_at_import(path: Path, source: str | None = None) -> list[str]:
     forbidden = HEAVY if lightning_home else HEAVY | LIGHTNING
     return [
         f"{path.name}:{line}: import {name} inside the function that needs it"
-        for name, top, line in imports(ast.parse(source or path.read_text()), "talkface.x")
+        for name, top, line in imports(parse(source or path.read_text()), "talkface.x")
         if top and name.split(".")[0] in forbidden
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_heavy_libraries_are_imported_late(path: Path) -> None:
-    assert heavy_at_import(path) == []
+def test_heavy_libraries_are_imported_late() -> None:
+    assert [line for path in FILES for line in heavy_at_import(path)] == []
 
 
 def test_the_check_for_heavy_imports_sees_them() -> None:
@@ -170,23 +174,22 @@ def test_the_check_for_heavy_imports_sees_them() -> None:
     assert not heavy_at_import(PACKAGE / "training" / "x.py", "import pytorch_lightning")
 
 
-@pytest.mark.parametrize("path", FILES + OTHER_FILES, ids=relative)
-def test_files_are_small_and_named_for_what_they_hold(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= LONGEST_FILE
-    assert path.stem.lower() not in FORBIDDEN_NAMES
-    assert not FORBIDDEN_NAMES.intersection(part.lower() for part in path.relative_to(ROOT).parts)
+def test_files_are_small_and_named_for_what_they_hold() -> None:
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in FILES + OTHER_FILES}
+    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
+    names = {relative(path): path.relative_to(ROOT).with_suffix("").parts for path in FILES + OTHER_FILES}
+    assert [path for path, parts in names.items() if FORBIDDEN_NAMES & {part.lower() for part in parts}] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_modules_say_what_they_are(path: Path) -> None:
-    text = path.read_text()
-    assert not text.strip() or ast.get_docstring(ast.parse(text)), "a module docstring is missing"
+def test_modules_say_what_they_are() -> None:
+    texts = {relative(path): path.read_text() for path in FILES}
+    assert [path for path, text in texts.items() if text.strip() and not ast.get_docstring(parse(text))] == []
 
 
 def unsafe_loads(source: str) -> list[str]:
     """Calls that may run code hidden in a data file."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if not isinstance(node, ast.Call):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [getattr(node, "module", None) or "", *(name.name for name in node.names)]
@@ -208,9 +211,9 @@ def unsafe_loads(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES + OTHER_FILES, ids=relative)
-def test_nothing_is_unpickled(path: Path) -> None:
-    assert unsafe_loads(path.read_text()) == []
+def test_nothing_is_unpickled() -> None:
+    found = {relative(path): unsafe_loads(path.read_text()) for path in FILES + OTHER_FILES}
+    assert {path: lines for path, lines in found.items() if lines} == {}
 
 
 def test_the_check_for_pickles_sees_them() -> None:
@@ -228,5 +231,5 @@ def test_the_check_for_pickles_sees_them() -> None:
 
 def test_the_package_does_not_import_the_preparation_scripts() -> None:
     for path in FILES:
-        names = {name.split(".")[0] for name, _, _ in imports(ast.parse(path.read_text()), module_name(path))}
+        names = {name.split(".")[0] for name, _, _ in imports(parse(path.read_text()), module_name(path))}
         assert not names & {"data_prep", "scripts", "tests"}, relative(path)
