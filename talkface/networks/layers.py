@@ -36,8 +36,8 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
 def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """GroupNorm with 32 groups, or fewer in narrow layers: each group has at least four channels.
 
-    A group of one channel would normalise away whatever is added to that channel as a constant, and that is how
-    the time embedding enters.
+    A group of one channel would normalise away whatever is added to that channel as a constant, and that is
+    how the time embedding enters.
     """
     groups = next(g for g in range(max(1, min(32, channels // 4)), 0, -1) if channels % g == 0)
     return nn.GroupNorm(groups, channels, eps=eps)
