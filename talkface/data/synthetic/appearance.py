@@ -122,8 +122,10 @@ def sample_person(seed: int, head: HeadModel) -> Person:
         "hair_volume": uniform(0.004, 0.026),
         "fringe": uniform(0.012, 0.040),  # height of the fringe's lower edge
         "fringe_slope": uniform(-0.25, 0.25),
-        "part": uniform(0.055, 0.105),  # |s| beyond which long hair hangs
-        "hair_length": uniform(0.06, 0.22),
+        "part": uniform(0.85, 1.45),  # angle (radians from the front) where long hair begins
+        "hair_length": uniform(0.06, 0.24),
+        "curl": max(0.0, uniform(-0.006, 0.008)),  # amplitude of waves in long hair
+        "flare": uniform(-0.25, 0.35),  # long hair widens or narrows downwards
         "strands": uniform(0.15, 0.5),
         "beard_density": uniform(0.25, 0.6) if beard == "stubble" else uniform(0.7, 1.0),
         "beard_depth": 0.0 if beard in ("none", "stubble") else uniform(0.001, 0.009),

@@ -15,6 +15,9 @@ from torch import Tensor
 from talkface.head import HeadModel, rasterize
 
 S_RANGE = (-0.17, 0.17)
+_DENSE = 0.12
+_BEHIND = 0.25
+"""Beyond |s| = 0.12 m (the ears) the atlas is squeezed to a quarter, so that it reaches around the head."""
 T_RANGE = (-0.19, 0.14)
 _AXIS_DEPTH = 0.075
 _RADIUS = 0.1
@@ -37,6 +40,17 @@ def atlas_coordinates(points: Tensor) -> Tensor:
     """(..., 3) metres on the mean head -> (..., 2) atlas coordinates s, t in metres."""
     angle = torch.atan2(points[..., 0], points[..., 2] + _AXIS_DEPTH)
     return torch.stack([_RADIUS * angle, points[..., 1]], dim=-1)
+
+
+def squeeze(s: Tensor) -> Tensor:
+    """s in metres -> position across the atlas in metres."""
+    return s.sign() * torch.where(s.abs() > _DENSE, _DENSE + (s.abs() - _DENSE) * _BEHIND, s.abs())
+
+
+def unsqueeze(position: Tensor) -> Tensor:
+    """Inverse of `squeeze`."""
+    size = position.abs()
+    return position.sign() * torch.where(size > _DENSE, _DENSE + (size - _DENSE) / _BEHIND, size)
 
 
 def smooth_noise(size: int, deviations: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -66,7 +80,7 @@ class FaceAtlas:
         mean = head.mean.detach().cpu()
         faces = head.faces.cpu()
         steps = (torch.arange(size) + 0.5) / size
-        self.s = (S_RANGE[0] + steps * (S_RANGE[1] - S_RANGE[0])).expand(size, size)
+        self.s = unsqueeze(S_RANGE[0] + steps * (S_RANGE[1] - S_RANGE[0])).expand(size, size)
         self.t = (T_RANGE[1] + steps * (T_RANGE[0] - T_RANGE[1])).unsqueeze(1).expand(size, size)
         self.coordinates = atlas_coordinates(mean)
         self.texel = self.to_texels(self.coordinates)
@@ -93,7 +107,7 @@ class FaceAtlas:
 
     def to_texels(self, coordinates: Tensor) -> Tensor:
         """(..., 2) s, t in metres -> (..., 2) column and row in texels."""
-        column = (coordinates[..., 0] - S_RANGE[0]) / (S_RANGE[1] - S_RANGE[0]) * self.size
+        column = (squeeze(coordinates[..., 0]) - S_RANGE[0]) / (S_RANGE[1] - S_RANGE[0]) * self.size
         row = (coordinates[..., 1] - T_RANGE[1]) / (T_RANGE[0] - T_RANGE[1]) * self.size
         return torch.stack([column, row], dim=-1)
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from talkface.data.synthetic.appearance import Person
-from talkface.data.synthetic.atlas import FaceAtlas, shared_atlas
+from talkface.data.synthetic.atlas import FaceAtlas, atlas_coordinates, shared_atlas
 from talkface.data.synthetic.background import make_background
 from talkface.data.synthetic.shading import Surface, shade_layer, shade_surface
 from talkface.data.synthetic.texture import paint
-from talkface.data.synthetic.wear import KINDS, build_glasses, layer_faces
+from talkface.data.synthetic.wear import KINDS, Rigid, build_glasses, build_long_hair, layer_faces
 from talkface.head import PARTS, HeadModel, rasterize_fragments
 from talkface.head.model import vertex_normals
 
@@ -81,7 +81,7 @@ class Scene:
         self.face_scale = face_scale * (1 + jitter * uniform(-0.12, 0.12))
         self.shift = (jitter * uniform(-0.05, 0.05), jitter * uniform(-0.05, 0.05))
         self.distance = 0.45 * math.exp(uniform(0.0, 1.4))
-        self.exposure = math.exp(uniform(-0.35, 0.35))
+        self.exposure = math.exp(uniform(-0.55, 0.25))
         self.vignette = max(0.0, uniform(-0.3, 0.35))
         balance = uniform(-0.10, 0.10)
         self.white_balance = torch.tensor([1 + balance, 1.0, 1 - balance])
@@ -98,7 +98,11 @@ class Scene:
         ambient[0] = 1 + 0.15 * torch.randn(3, generator=generator)
         ambient[1:] = 0.28 * torch.randn(3, 1, generator=generator) + 0.08 * torch.randn(3, 3, generator=generator)
         ambient[2] += 0.18
-        self.light = Light(direction, key * (1 - softness) * 1.5, ambient * softness * 0.95)
+        key, ambient = key * (1 - softness) * 1.5, ambient * softness
+        # what a surface that faces the camera receives is brought near 1: cameras expose for faces
+        front = key * max(0.15, float(direction[2])) + (ambient[0] + ambient[3]).clamp(min=0.1)
+        level = float(front.mean())
+        self.light = Light(direction, key / level, ambient / level)
 
     def focal_and_centre(self, head: HeadModel, neutral: Tensor, size: int) -> tuple[float, float, float]:
         """Focal length and principal point in pixels that frame the neutral head (V, 3) as asked."""
@@ -117,8 +121,8 @@ class Scene:
 
 @lru_cache(maxsize=4)
 def _static_faces(head: HeadModel) -> tuple[Tensor, Tensor]:
-    """Faces of the first layer (all but lashes and long hair) and their parts."""
-    solid = ~head.part("lashes", "hair")
+    """Faces of the first layer (all but the lashes) and their parts."""
+    solid = ~head.part("lashes")
     return head.faces[solid].contiguous(), head.parts[solid].contiguous()
 
 
@@ -187,11 +191,9 @@ class _Stage:
         self.focal, self.centre_x, self.centre_y = scene.focal_and_centre(head, self.neutral, size)
         self.faces, self.parts = _static_faces(head)
         self.wear_faces, self.wear_kinds = layer_faces(head, self.atlas, person)
-        self.glasses = build_glasses(head, person, self.neutral.cpu()) if person.glasses else None
-        if self.glasses is not None:
-            offset = 2 * head.num_vertices
-            self.wear_faces = torch.cat([self.wear_faces, self.glasses.faces.to(device) + offset])
-            self.wear_kinds = torch.cat([self.wear_kinds, self.glasses.kinds.to(device)])
+        self.rigid = self._rigid()
+        self.wear_faces = torch.cat([self.wear_faces, self.rigid.faces.to(device) + 2 * head.num_vertices])
+        self.wear_kinds = torch.cat([self.wear_kinds, self.rigid.kinds.to(device)])
         texel = self.atlas.texel.to(device)
         number = self.atlas.index(texel)
         height, beard = self.texture.hair_height[number], self.texture.beard_height[number]
@@ -205,6 +207,16 @@ class _Stage:
         self.light = scene.light
         # per-vertex values that never change: atlas place, occlusion, mean position
         self.static = torch.cat([texel, head.occlusion[:, None], head.mean], dim=1)
+
+    def _rigid(self) -> Rigid:
+        """Glasses and long hair, empty when the person wears neither."""
+        rigid = Rigid(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+        neutral = self.neutral.cpu()
+        if self.person.glasses:
+            rigid = rigid.joined(build_glasses(self.head, self.person, neutral))
+        if self.person.hair_style in ("long", "long_fringe"):
+            rigid = rigid.joined(build_long_hair(self.head, self.person, neutral))
+        return rigid
 
     def project(self, points: Tensor) -> Tensor:
         """Camera axes (…, 3) metres -> (…, 3) column, row in picture pixels, distance."""
@@ -277,10 +289,10 @@ class _Stage:
         cap = move(shaped + rest_normals * self.lift[:, None], pose, self.stiffness)
         vertices = [moved, cap]
         extra_static = [self.static, self.static]
-        if self.glasses is not None:
-            rigid = self.glasses.vertices.to(self.device)
-            vertices.append(move(rigid.expand(batch, -1, -1), pose, torch.ones(len(rigid), device=self.device)))
-            extra_static.append(torch.cat([torch.zeros(len(rigid), 3, device=self.device), rigid], dim=1))
+        rigid = self.rigid.vertices.to(self.device)
+        vertices.append(move(rigid.expand(batch, -1, -1), pose, torch.ones(len(rigid), device=self.device)))
+        texel = self.atlas.to_texels(atlas_coordinates(rigid))
+        extra_static.append(torch.cat([texel, torch.ones(len(rigid), 1, device=self.device), rigid], dim=1))
         layer = torch.cat(vertices, dim=1)
         seen = rasterize_fragments(self.project(layer) * to_large, self.wear_faces, side, side)
         nearer = seen.depth < depth[seen.pixel] + 0.0002
@@ -299,7 +311,9 @@ class _Stage:
     def _develop(self, picture: Tensor) -> Tensor:
         scene, factor = self.scene, self.supersample
         small = functional.avg_pool2d(picture.permute(0, 3, 1, 2), factor)
-        small = small * (scene.exposure * scene.white_balance.to(self.device))[:, None, None]
+        # light skin is exposed shorter than dark skin, by less than the difference
+        measured = 0.92 * (0.28 / float(self.person.skin.mean())) ** 0.3
+        small = small * (measured * scene.exposure * scene.white_balance.to(self.device))[:, None, None]
         if scene.vignette > 0:
             place = torch.linspace(-1, 1, self.size, device=self.device)
             small = small * (1 - scene.vignette * 0.5 * (place[:, None] ** 2 + place[None, :] ** 2))

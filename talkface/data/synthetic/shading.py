@@ -117,9 +117,7 @@ def _shade_lining(surface: Surface, colour: Tensor, person: Person, light: Light
 
 def _shade_tongue(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
     red = torch.tensor([0.50, 0.15, 0.13], device=colour.device)
-    grain = atlas.noise["pores"].reshape(-1).to(colour.device)[
-        atlas.index(surface.place[:, [0, 2]] * 6000 + 256)
-    ]
+    grain = _pattern(atlas, "pores", surface.place[:, [0, 2]])
     wet = 0.25 * highlight(surface.normal, light, 40.0)
     return (red * (1 + 0.10 * grain)[:, None] + wet[:, None] * 0.4) * _depth_light(surface, light, 0.012)
 
@@ -141,10 +139,24 @@ def _shade_teeth(surface: Surface, colour: Tensor, person: Person, light: Light,
     return (albedo * 0.95 + wet[:, None]) * _depth_light(surface, light, 0.017)
 
 
+def _pattern(atlas: FaceAtlas, name: str, place: Tensor) -> Tensor:
+    """A periodic noise field looked up at places (P, 2) in metres, 6 texels a millimetre."""
+    column, row = (place * 6000).long().remainder(atlas.size).unbind(-1)
+    return atlas.noise[name].to(place.device)[row, column]
+
+
+def _shade_ear(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
+    # hair grows beside and behind the ear at the same place of the atlas, not on it
+    red = 0.5 * person.numbers["redness"]
+    albedo = person.skin.to(colour.device) * torch.tensor([1 + 0.08 * red, 1 - 0.16 * red, 1 - 0.14 * red]).to(colour.device)
+    grain = 1 + 0.04 * _pattern(atlas, "blotches", surface.place[:, 1:])
+    return albedo * grain[:, None] * illuminate(surface.normal, light, _WRAP, surface.occlusion)
+
+
 def _shade_body(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
     numbers = person.numbers
     collar = -numbers["collar"] - numbers["vee"] * (0.05 - surface.place[:, 0].abs()).clamp(min=0)
-    weave = atlas.noise["strands"].reshape(-1).to(colour.device)[atlas.index(surface.place[:, :2] * 5000 + 256)]
+    weave = _pattern(atlas, "strands", surface.place[:, :2])
     cloth = person.cloth.to(colour.device) * (1 + 0.10 * weave)[:, None]
     lit = cloth * illuminate(surface.normal, light, torch.zeros(3), surface.occlusion)
     return torch.lerp(colour, lit, step(surface.place[:, 1], collar + 0.001, collar - 0.001)[:, None])
@@ -152,7 +164,7 @@ def _shade_body(surface: Surface, colour: Tensor, person: Person, light: Light, 
 
 _SHADERS = {
     "eye": _shade_eye, "mouth": _shade_lining, "upper_teeth": _shade_teeth, "lower_teeth": _shade_teeth,
-    "tongue": _shade_tongue, "body": _shade_body,
+    "tongue": _shade_tongue, "ear": _shade_ear, "body": _shade_body,
 }  # fmt: skip
 
 
@@ -172,10 +184,9 @@ def shade_layer(
     if shell.any():
         rows, spot = shell.nonzero().squeeze(1), place[shell]
         strands = atlas.noise["strands"].reshape(-1).to(device)[texel[rows]]
-        aside = torch.atan2(spot[:, 0], spot[:, 2] + 0.075).abs() * 0.1
-        edge = numbers["part"] + 0.006 * strands + (0.02 - spot[:, 1]).clamp(min=0) * 0.10
-        hanging = step(aside, edge - 0.003, edge + 0.003) * step(spot[:, 1] + 0.006 * strands, -numbers["hair_length"] - 0.004, -numbers["hair_length"] + 0.004)
-        opacity[rows] = hanging
+        end = 0.010 * strands - numbers["hair_length"] + 0.012
+        aside = torch.atan2(spot[:, 0], spot[:, 2] + 0.075).abs()
+        opacity[rows] = step(spot[:, 1], end - 0.003, end + 0.003) * step(aside + 0.05 * strands, numbers["part"] - 0.25, numbers["part"] - 0.05)
     lashes = kind == KINDS.index("lashes")
     if lashes.any():
         rows, spot = lashes.nonzero().squeeze(1), place[lashes]

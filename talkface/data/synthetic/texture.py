@@ -104,7 +104,7 @@ def _scalp(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
     front = numbers["hairline"] + numbers["recession"] * torch.exp(-(((s - 0.045) / 0.018) ** 2)) - numbers["peak"] * torch.exp(-((s / 0.015) ** 2))
     edge = front - (front - 0.028) * step(s, 0.062, 0.088)
     edge = edge - (0.028 + 0.010 + numbers["sideburn"]) * step(s, 0.088, 0.106)
-    edge = edge - 0.10 * step(s, 0.126, 0.140)
+    edge = edge - 0.075 * step(s, 0.135, 0.160)
     if person.hair_style in ("fringe", "long_fringe"):
         lower = numbers["fringe"] + numbers["fringe_slope"] * atlas.s + locks * 0.004
         edge = torch.where(s < 0.088, torch.minimum(edge, lower), edge)
@@ -115,7 +115,9 @@ def _scalp(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
         opacity = opacity * ring * (0.7 if numbers["hairline"] > 0.065 else 0.0)
     if person.hair_style == "buzz":
         opacity = opacity * 0.75
-    return opacity, step(above, -0.002, 0.022) * (1 + 0.25 * locks).clamp(0.3, 1.6)
+    # flat on the neck and in front of the ears, full on the crown
+    crown = step(t, -0.03, 0.06) * (1 - 0.6 * step(s, 0.075, 0.10) * step(t, 0.06, 0.02))
+    return opacity, step(above, -0.002, 0.030) * (0.15 + 0.85 * crown) * (1 + 0.15 * atlas.noise["patches"]).clamp(0.3, 1.6)
 
 
 def _face_region(atlas: FaceAtlas) -> Tensor:
@@ -139,7 +141,7 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     tone = 1 + numbers["blotches"] * (0.6 * blotches + patches) + numbers["pores"] * (0.7 * pores + 0.5 * grain)
     red = 0.5 * blob(atlas, (0.055, -0.035), (0.025, 0.02)) + 0.5 * blob(atlas, (-0.055, -0.035), (0.025, 0.02))
     red = red + 0.6 * blob(atlas, (0, -0.038), (0.016, 0.012)) + 0.3 * blob(atlas, (0, -0.1), (0.02, 0.012))
-    red = red + 0.8 * step(s.abs(), 0.118, 0.130)
+    red = red + 0.8 * step(s.abs(), 0.118, 0.130) * step(t, -0.07, -0.05) * step(s.abs(), 0.2, 0.18)
     red = numbers["redness"] * red * (1 + 0.4 * blotches) + numbers["blush"] * 1.2 * (
         blob(atlas, (0.068, -0.032), (0.02, 0.014)) + blob(atlas, (-0.068, -0.032), (0.02, 0.014))
     )

@@ -20,12 +20,21 @@ _SEGMENTS = 40
 
 
 @dataclass
-class Glasses:
-    """Rigid mesh in head coordinates (metres): vertices (G, 3), faces (F, 3), kind of each face (index into KINDS)."""
+class Rigid:
+    """Mesh that moves with the skull, in head coordinates (metres): vertices (G, 3), faces (F, 3), kinds (F,) index into
+    KINDS."""
 
     vertices: Tensor
     faces: Tensor
     kinds: Tensor
+
+    def joined(self, other: Rigid) -> Rigid:
+        """Both meshes as one."""
+        return Rigid(
+            torch.cat([self.vertices, other.vertices]),
+            torch.cat([self.faces, other.faces + len(self.vertices)]),
+            torch.cat([self.kinds, other.kinds]),
+        )
 
 
 def both_sides(faces: Tensor) -> Tensor:
@@ -41,7 +50,7 @@ def ribbon(first: Tensor, second: Tensor, closed: bool) -> Tensor:
     return torch.cat([torch.stack([a, b, c], 1), torch.stack([b, d, c], 1)])
 
 
-def build_glasses(head: HeadModel, person: Person, neutral: Tensor) -> Glasses:
+def build_glasses(head: HeadModel, person: Person, neutral: Tensor) -> Rigid:
     """Two superellipse rims, a bridge and temples, fitted to the neutral face `neutral` (V, 3)."""
     numbers = person.numbers
     marks = neutral[head.landmarks]
@@ -100,7 +109,31 @@ def build_glasses(head: HeadModel, person: Person, neutral: Tensor) -> Glasses:
     arch = float(eyes[0, 1]) + 0.002 + 0.003 * (1 - ((x / max(right, 1e-4)) ** 2))
     upper, lower = add(curved(x, arch + max(0.0010, thickness * 0.5))), add(curved(x, arch - max(0.0010, thickness * 0.5)))
     face(ribbon(upper, lower, closed=False), "frame")
-    return Glasses(torch.cat(vertices), torch.cat(faces), torch.cat(kinds))
+    return Rigid(torch.cat(vertices), torch.cat(faces), torch.cat(kinds))
+
+
+def build_long_hair(head: HeadModel, person: Person, neutral: Tensor) -> Rigid:
+    """A curtain from temple to temple around the back, from the crown down to `hair_length` below the eyes."""
+    numbers = person.numbers
+    marks = neutral[head.landmarks]
+    width = float(marks[16, 0] - marks[0, 0]) / 2
+    volume = numbers["hair_volume"] * 0.8
+    turns = torch.linspace(numbers["part"], 2 * math.pi - numbers["part"], 48)
+    rows = torch.linspace(0.070, -numbers["hair_length"], 18)
+    angle, height = torch.meshgrid(turns, rows, indexing="xy")
+    # lies on the cap above the ears, hangs below them
+    crown = 1 - 0.32 * ((height - 0.01).clamp(min=0) / 0.06) ** 2
+    fall = (-height - 0.02).clamp(min=0) / 0.2
+    wave = numbers["curl"] * torch.sin(height * 110 + 5 * torch.sin(angle * 3)) * (0.2 + fall).clamp(max=1)
+    # the front edges swing towards the shoulders
+    across = (width + 0.026 + volume) * crown * (1 + numbers["flare"] * fall) + wave
+    deep = (0.108 + volume) * crown * (1 + 0.3 * numbers["flare"] * fall) + wave
+    behind = float(marks[16, 2]) - 0.060
+    points = torch.stack([across * angle.sin(), height.expand_as(angle), behind + deep * angle.cos()], dim=-1)
+    grid = torch.arange(points.shape[0] * points.shape[1]).view(points.shape[0], points.shape[1])
+    strips = torch.cat([ribbon(grid[row], grid[row + 1], closed=False) for row in range(len(grid) - 1)])
+    faces = both_sides(strips)
+    return Rigid(points.reshape(-1, 3), faces, torch.full((len(faces),), KINDS.index("shell")))
 
 
 def layer_faces(head: HeadModel, atlas: FaceAtlas, person: Person) -> tuple[Tensor, Tensor]:
@@ -116,10 +149,6 @@ def layer_faces(head: HeadModel, atlas: FaceAtlas, person: Person) -> tuple[Tens
         cap = skin[place[..., 1].amax(1) > lowest]
         faces.append(cap + head.num_vertices)
         kinds.append(torch.full((len(cap),), KINDS.index("cap")))
-    if person.hair_style in ("long", "long_fringe"):
-        shell = both_sides(head.faces[head.part("hair")])
-        faces.append(shell)
-        kinds.append(torch.full((len(shell),), KINDS.index("shell")))
     lashes = both_sides(head.faces[head.parts == PARTS.index("lashes")])
     faces.append(lashes)
     kinds.append(torch.full((len(lashes),), KINDS.index("lashes")))
