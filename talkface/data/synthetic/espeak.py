@@ -2,7 +2,8 @@
 
 The library and its data are found in the `espeakng-loader` wheel. Its synthesizer keeps hidden state (the phase of
 its pitch flutter) that a restart does not clear, so each call loads the library afresh and unloads it, which takes
-4 ms and makes the sound depend on the arguments alone. Calls are serialized.
+4 ms and makes the sound depend on the arguments alone (but for
+variants with `breath`, whose noise is seeded by the clock). Calls are serialized.
 """
 
 from __future__ import annotations

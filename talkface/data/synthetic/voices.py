@@ -106,8 +106,10 @@ class EspeakVoice(Voice):
     @staticmethod
     def all() -> list[Voice]:
         espeak.installed()
-        variants = ["", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "Andy", "Annie", "Alex",
-                    "Michael", "Mario", "steph", "linda", "klatt", "klatt2", "adam", "Denis", "anika", "zac"]  # fmt: skip
+        # none with breath noise, which does not repeat (see `espeak.py`)
+        variants = ["", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "belinda", "Andrea", "f4", "aunty", "Andy",
+                    "Annie", "Alex", "Michael", "Mario", "steph", "linda", "klatt", "klatt2", "adam", "Denis", "anika",
+                    "zac"]  # fmt: skip
         languages = ("en-us", "en", "en-gb-scotland", "en-us", "gmw/en-GB-x-rp")
         voices: list[Voice] = []
         for i, variant in enumerate(variants):

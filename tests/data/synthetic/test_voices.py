@@ -99,3 +99,9 @@ def test_sentences_of_the_splits_are_disjoint_and_repeat():
 
 def test_ipa_reader():
     assert [s for s, _, _ in from_ipa("plˈeɪs tʃˈɑːɹ")] == ["P", "L", "EY1", "S", "CH", "AA1", "R"]
+
+
+def test_every_training_voice_repeats():
+    for voice in Voice.list("train", families=("espeak",)):
+        first, second = (voice.synthesize("She chose five thick shoes.")[0] for _ in range(2))
+        assert np.array_equal(first, second), voice.name
