@@ -294,7 +294,9 @@ def test_of_several_faces_the_largest_is_taken_and_said(
     assert "--face" in lines[0]
     assert repainted("--face", "2") == (0, [])
     assert repainted("--face", "3") == (2, [])
-    refused(talk(sound, two, "--face", "4"), "face: 4", "1 to 3")
+    other = tmp_path / "empty" / "talking.mp4"
+    other.parent.mkdir()
+    refused(talk(sound, two, "--face", "4", out=other), "face: 4", "1 to 3")
 
 
 def test_a_face_cut_by_the_border(

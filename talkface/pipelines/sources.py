@@ -99,7 +99,8 @@ def film_shots(reader: VideoReader, finder: Any, rank: int, size: int, line: Tim
     picture, points, crop = next(found)
     current, ends = 0, reader.frame_ends
     for index, time in enumerate(line.centres):
-        while current + 1 < len(ends) and time >= ends[current]:
+        # where a moment falls on the border of two frames, rounding must not choose between them
+        while current + 1 < len(ends) and time >= ends[current] - 1e-6:
             picture, points, crop = next(found)
             current += 1
         yield Shot(index, float(time), picture, crop, points)
