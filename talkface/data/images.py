@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,7 +109,8 @@ class Photometry:
         result = (np.clip(value, 0.0, 1.0) * 255.0).round().astype(np.uint8)
         if self.quality is not None:
             _, data = cv2.imencode(".jpg", result[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-            result = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            decoded: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            result = np.ascontiguousarray(decoded[..., ::-1])
         return result
 
 

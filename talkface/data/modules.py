@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -194,6 +195,26 @@ class TalkingDataModule(CorpusDataModule):
                 compute_features(
                     Corpus(str(self.corpus), split), self.encoder, self.encoder_device, show_progress
                 )
+
+    def feature_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation (feature_dim,) of the training features, from at most 200 clips."""
+        assert isinstance(self.train_set, TalkingDataset) and self.train_set.features is not None
+        clips = self.train_set.corpus.clips
+        few = clips[:: max(1, len(clips) // 200)]
+        features = np.concatenate([self.train_set.features.read(clip) for clip in few]).astype(np.float64)
+        mean, std = features.mean(axis=0), features.std(axis=0)
+        return torch.from_numpy(mean).float(), torch.from_numpy(std).float().clamp(min=1e-3)
+
+    def film_batch(self, num_frames: int) -> dict[str, torch.Tensor]:
+        """The first frames of the first validation clip as one batch, all with the same reference."""
+        assert isinstance(self.val_set, TalkingDataset)
+        data = self.val_set.as_sequences(num_frames)
+        item = data[0]
+        shared = ("reference", "emotion", "clip")
+        count = len(item["target"])
+        return {
+            name: value.expand(count, *value.shape) if name in shared else value for name, value in item.items()
+        }
 
     def splits(self) -> tuple[str, str]:
         """The splits for training and for validation (val, or test for a corpus that has only that)."""

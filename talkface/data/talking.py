@@ -15,6 +15,7 @@ With `sequence_length` n > 1, everything but `reference` and `emotion` has a lea
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import numpy as np
@@ -106,6 +107,12 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __len__(self) -> int:
         return len(self.corpus) * self.samples_per_clip
+
+    def as_sequences(self, num_frames: int) -> TalkingDataset:
+        """The same data as runs of (at most) `num_frames` consecutive frames."""
+        other = copy.copy(self)
+        other.sequence_length = min(num_frames, *(clip.num_frames for clip in self.corpus))
+        return other
 
     def __getitem__(self, key: int) -> dict[str, torch.Tensor]:
         epoch, index = divmod(key, len(self))

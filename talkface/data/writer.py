@@ -251,7 +251,8 @@ def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: arrays[name] for name in sorted(arrays)})
+    contents: dict[str, Any] = {name: arrays[name] for name in sorted(arrays)}
+    np.savez_compressed(buffer, **contents)
     return buffer.getvalue()
 
 

@@ -1,0 +1,156 @@
+"""`talkface fit|validate|test|predict`: training from one YAML file.
+
+A YAML is a constructor call per object (`class_path` and `init_args`); a mistyped name stops the program before
+anything is built, with one line. Values that several objects must share (size of the pictures, window of the
+sound) are given once, to the data, and handed to the model here; a model that says otherwise is refused.
+
+Importing this costs seconds (Lightning, jsonargparse); only the verbs that train do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from talkface.errors import TalkfaceError
+from talkface.training.callbacks import SeedEveryStep
+
+VERBS = ("fit", "validate", "test", "predict")
+
+
+class Parser(LightningArgumentParser):
+    """The usual parser, but a mistake is one `TalkfaceError` line instead of a page."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+        raise TalkfaceError(shorten(f"{message}\n{ex or ''}")) from ex
+
+
+def shorten(message: str) -> str:
+    """The one line of a jsonargparse message that names the mistake.
+
+    Its messages repeat every type that was tried at every level; the deepest complaint that is about content rather
+    than about types is the useful one.
+    """
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    where = ""
+    for position, line in enumerate(lines):
+        found = re.search(r"Problem with given class_path '([^']+)'", line)
+        if found:
+            where = found.group(1)
+        # the complaint itself follows the deepest class path
+        following = next((other for other in lines[position + 1 :]), "")
+        if found and "Problem with given class_path" not in following and "Expected a" not in following:
+            return f"configuration: {where}: {following}; correct that name or value"
+    for pattern in (
+        "is not accepted",
+        "not allowed",
+        "Key .* is required",
+        "Unrecognized arguments",
+        "not found",
+        "No such file",
+        "Unable to",
+        "Expected",
+    ):
+        for line in reversed(lines):
+            if re.search(pattern, line):
+                return f"configuration: {line}; correct that name or value"
+    return f"configuration: {lines[0] if lines else 'unknown problem'}"
+
+
+def agree(config: Namespace) -> None:
+    """Copy values that must be the same from the data to the model.
+
+    `data.image_size` -> the first stage's `image_size`, the network's (in latents) and the frame conditioner's;
+    `data.window` -> the audio conditioner's `window`.
+
+    Raises:
+        TalkfaceError: the YAML gives the model another value.
+    """
+    data, model = config.get("data"), config.get("model")
+    if not isinstance(data, Namespace) or not isinstance(model, Namespace):
+        return
+    given, parts = data.get("init_args", Namespace()), model.get("init_args", Namespace())
+    size, window = given.get("image_size"), given.get("window")
+    first_stage, network, conditioner = (parts.get(name) for name in ("first_stage", "network", "conditioner"))
+    factor, channels = 1, 3
+    if isinstance(first_stage, Namespace):
+        arguments = first_stage.get("init_args", Namespace())
+        _set(arguments, "image_size", size, "model.first_stage")
+        factor = 2 ** (len(arguments.get("channel_mult") or (1,)) - 1)
+        channels = arguments.get("latent_channels") or channels
+    latent_size = None if size is None else size // factor
+    if isinstance(network, Namespace):
+        _set(network.get("init_args", Namespace()), "image_size", latent_size, "model.network")
+    named = conditioner.get("init_args", Namespace()).get("conditioners") if isinstance(conditioner, Namespace) else None
+    for name, one in (named or {}).items():
+        arguments = one.get("init_args", Namespace())
+        where = f"model.conditioner.{name}"
+        _set(arguments, "window", window, where)
+        _set(arguments, "latent_size", latent_size, where)
+        _set(arguments, "latent_channels", channels, where)
+
+
+def _set(arguments: Namespace, name: str, value: Any, where: str) -> None:
+    if value is not None and name in arguments:
+        arguments[name] = value
+
+
+class FitCLI(LightningCLI):
+    """LightningCLI with our parser, shared values and the callbacks without which a resume is not exact."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("dump_header", [f"pytorch_lightning=={pl.__version__}"])
+        parser = Parser(**kwargs)
+        parser.add_argument("--config", action="config", help="A YAML file.")
+        return parser
+
+    def before_instantiate_classes(self) -> None:
+        agree(self.config[self.config.subcommand] if "subcommand" in self.config else self.config)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        if not any(isinstance(callback, SeedEveryStep) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            trainer.callbacks.append(SeedEveryStep())  # type: ignore[attr-defined]
+        return trainer
+
+
+def build(argv: Sequence[str], run: bool = True) -> FitCLI:
+    """Parse `argv` (`fit --config file.yaml ...`, or no verb with `run=False`) and build; `run` also trains."""
+    return FitCLI(
+        pl.LightningModule,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        parser_kwargs={"parser_mode": "omegaconf"},
+        save_config_callback=SaveConfigCallback,
+        save_config_kwargs={"overwrite": True},
+        args=list(argv),
+        run=run,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0, or 2 after one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in VERBS:
+        raise TalkfaceError(f"verb: {arguments[0] if arguments else 'none'}; allowed {', '.join(VERBS)}")
+    os.environ.setdefault("PYTORCH_LIGHTNING_SUPPRESS_TIPS", "1")
+    torch.set_float32_matmul_precision("high")
+    try:
+        build(arguments)
+    except TalkfaceError as error:
+        print(f"talkface: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

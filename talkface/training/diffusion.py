@@ -1,0 +1,172 @@
+"""One module trains every diffusion model here: class-conditional, talking face, pixel space.
+
+Encode the pictures (Rombach et al. 2022, arXiv 2112.10752, section 3.1), draw a time and noise per sample,
+corrupt (Ho et al. 2020, arXiv 2006.11239, eq. 4), predict, weigh, log. What makes a task is the batch and the
+conditioners, given in a YAML. No sampling here: see `talkface.diffusion.solvers`, and `callbacks.py` for
+pictures during training.
+
+Noise, times and dropped conditions come from a generator seeded by (seed, training batch number, rank), so a
+resumed training takes the same path as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkface.conditioning.base import ConditionerSet
+from talkface.diffusion.schedule import NoiseSchedule, check_prediction_type
+from talkface.losses.denoising import denoising_loss
+from talkface.training.start import (
+    learning_rate_factor,
+    load_first_stage,
+    objects_not_saved,
+    step_generator,
+)
+
+PICTURES = ("masked", "reference", "guide")
+
+
+class DiffusionModule(pl.LightningModule):
+    """Trains `network` (and the conditioners) to denoise latents of a frozen first stage.
+
+    Batch keys: `target` or `images` (B, 3, S, S), or `target_latents` instead; `masked`, `reference`, `guide`
+    (B, 3, S, S), encoded for the conditioners as `<name>_latents`; whatever else the conditioners read.
+
+    Args:
+        network: (x, timesteps, conditioning) -> output; its in_channels are checked here.
+        first_stage: encode and decode; frozen.
+        schedule: the noise levels.
+        conditioner: None for an unconditional model.
+        first_stage_weights: where a new training takes the first stage from: a `.ckpt` of FirstStageModule,
+            or a bundle; None keeps it as built. Not read when resuming or loading.
+        prediction_type: "epsilon" (the thesis), "velocity" or "x0".
+        min_snr_gamma: see `losses.denoising`; None (the thesis) is no weight.
+        region_weight: weight of the masked region relative to the rest of the picture (the thesis: 1).
+        normalize_features: measure the sound features at the start and let the audio conditioner whiten them.
+        learning_rate, betas, weight_decay: of AdamW.
+        warmup_steps, total_steps: linear warm-up, and cosine decay to zero; 0 and None = constant (the thesis).
+        seed: of noise, times and drops.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        first_stage: nn.Module,
+        schedule: NoiseSchedule,
+        conditioner: ConditionerSet | None = None,
+        *,
+        first_stage_weights: str | None = None,
+        prediction_type: str = "epsilon",
+        min_snr_gamma: float | None = None,
+        region_weight: float = 1.0,
+        normalize_features: bool = False,
+        learning_rate: float = 3.2e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        warmup_steps: int = 0,
+        total_steps: int | None = None,
+        seed: int = 23,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            ignore=objects_not_saved("network", "first_stage", "schedule", "conditioner")
+        )
+        self.prediction_type = check_prediction_type(prediction_type)
+        self.network, self.conditioner, self.schedule = network, conditioner, schedule
+        self.first_stage = first_stage.eval().requires_grad_(False)
+        self.first_stage_weights, self.normalize_features = first_stage_weights, normalize_features
+        self.min_snr_gamma, self.region_weight = min_snr_gamma, region_weight
+        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
+        self.warmup_steps, self.total_steps, self.seed = warmup_steps, total_steps, seed
+        (conditioner or ConditionerSet({})).check_network(network, first_stage.latent_channels)  # type: ignore[arg-type]
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.first_stage_weights is not None:
+            load_first_stage(self.first_stage, self.first_stage_weights)
+        if self.normalize_features and self.conditioner is not None:
+            mean, std = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
+            for conditioner in self.conditioner.conditioners.values():
+                if hasattr(conditioner, "set_feature_statistics"):
+                    conditioner.set_feature_statistics(mean, std)
+
+    def train(self, mode: bool = True) -> DiffusionModule:
+        """As nn.Module.train, but the first stage stays in evaluation mode."""
+        super().train(mode)
+        self.first_stage.eval()
+        return self
+
+    @torch.no_grad()
+    def encode(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The latents to learn (B, C, h, w), and the batch with `<name>_latents` for the conditioners.
+
+        All pictures of the batch go through the first stage in one call.
+        """
+        inputs = dict(batch)
+        if "label" in batch:
+            inputs.setdefault("emotion", batch["label"])
+        pictures = {name: batch[name] for name in PICTURES if name in batch and f"{name}_latents" not in batch}
+        if "target_latents" not in batch:
+            pictures["target"] = batch["target"] if "target" in batch else batch["images"]
+        if pictures:
+            encoded = self.first_stage.encode(torch.cat(list(pictures.values())))  # type: ignore[operator]
+            for name, latents in zip(pictures, encoded.chunk(len(pictures)), strict=True):
+                inputs[f"{name}_latents"] = latents
+        return inputs["target_latents"], inputs
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Tensor:
+        """The denoising loss of a batch; with `drop`, conditioners are dropped at their rates, per sample."""
+        latents, inputs = self.encode(batch)
+        count = latents.shape[0]
+        # drawn on the CPU, so that a seed means the same on every device
+        timesteps = torch.randint(self.schedule.num_train_timesteps, (count,), generator=generator)
+        timesteps = timesteps.to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        conditioning = None
+        if self.conditioner is not None:
+            drops = self.conditioner.draw_drops(count, generator) if drop else None
+            conditioning = self.conditioner(inputs, drops)
+        output = self.network(self.schedule.add_noise(latents, noise, timesteps), timesteps, conditioning)
+        region = None
+        if self.region_weight != 1.0 and "mask" in batch:
+            mask = F.interpolate(batch["mask"].to(latents), size=latents.shape[2:], mode="area")
+            region = 1.0 + (self.region_weight - 1.0) * mask
+        return denoising_loss(
+            output,
+            latents,
+            noise,
+            timesteps,
+            self.schedule,
+            self.prediction_type,
+            min_snr_gamma=self.min_snr_gamma,
+            region_weights=region,
+        )
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        number = self.trainer.fit_loop.total_batch_idx
+        loss = self.loss(batch, step_generator(self.seed, 0, number, self.global_rank), drop=True)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # the same noise at every validation: differences are the model's
+        loss = self.loss(batch, step_generator(self.seed, 1, batch_idx, self.global_rank), drop=False)
+        count = next(iter(batch.values())).shape[0]
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=count)
+
+    def configure_optimizers(self) -> Any:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+        )
+        if self.warmup_steps == 0 and self.total_steps is None:
+            return optimizer
+        factor = learning_rate_factor(self.warmup_steps, self.total_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
