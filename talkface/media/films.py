@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from talkface.errors import TalkfaceError
 from talkface.media.output import PathLike
@@ -22,6 +23,11 @@ from talkface.media.sound import film_stream, open_media, start_seconds
 STANDARD_RATES = tuple(Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120)) + tuple(
     Fraction(n * 1000, 1001) for n in (12, 15, 24, 30, 48, 60, 120)
 )
+
+
+# swscale's default is fast and darkens by more than one level each time
+ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+UNSPECIFIED = 2  # colour matrix not stated; high definition then means BT.709
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -82,14 +88,19 @@ class VideoReader:
                     f"film '{path}' holds no moving pictures; give an mp4, mov, mpg or webm film"
                 )
             self.has_audio = len(container.streams.audio) > 0
-            self._ticks = _presentation_ticks(container, stream)
-            if not self._ticks:
-                raise TalkfaceError(f"film '{path}' is damaged: it holds no frames")
+            # the times in an AVI are those of decoding; they say when, but not which frame
+            self._ordered = container.format.name == "avi"
+            self._ticks = _packet_ticks(container, stream, "dts" if self._ordered else "pts")
             self._tick = float(stream.time_base or 0)
             self._start = start_seconds(stream)
             rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
             aspect = stream.sample_aspect_ratio or Fraction(1)
             self.pixel_aspect = Fraction(aspect) if aspect > 0 else Fraction(1)
+        if None in self._ticks:
+            # not every packet is a frame, as with the second field of an interlaced one: only decoding tells
+            self._ticks = _usable([frame.pts for frame in self._decode()])
+        if not self._ticks:
+            raise TalkfaceError(f"film '{path}' is damaged: it holds no frames")
         self.rate, self.is_variable = self._find_rate(rates)
         first = next(self._decode(), None)
         if first is None:
@@ -171,22 +182,34 @@ class VideoReader:
         frames = self._decode()
         current: np.ndarray | None = None
         frame = next(frames, None)
-        half = 0.5 if self._ticks[0] is None else 0.5 * float(np.diff(self._ticks).min(initial=2**31))
         for tick in self._ticks:
-            while tick is not None and frame is not None and _before(frame, tick - half):
+            while frame is not None and self._order(frame, tick) < 0:
                 frame = next(frames, None)  # decoded, but not announced by any packet
-            timeless = tick is None or frame is None or frame.pts is None or current is None
-            if frame is not None and (timeless or frame.pts <= tick + half):
+            if frame is not None and (current is None or self._order(frame, tick) == 0):
                 current = self._upright(frame)
                 frame = next(frames, None)
             if current is None:
                 raise TalkfaceError(f"film '{self.path}' is damaged: no frame of it can be decoded")
             yield current.copy()
 
+    def _order(self, frame: av.VideoFrame, tick: int | None) -> int:
+        """-1, 0, 1: the decoded frame belongs before, at, after `tick`; 0 where times say nothing."""
+        if self._ordered or tick is None or frame.pts is None or abs(frame.pts - tick) <= self._half_step:
+            return 0
+        return 1 if frame.pts > tick else -1
+
+    @functools.cached_property
+    def _half_step(self) -> float:
+        """Half of the shortest time between two frames, in ticks."""
+        return 0.5 * float(np.diff(np.array(self._ticks, dtype=np.float64)).min(initial=2.0**31))
+
     def _upright(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = self.size if self._turns % 2 == 0 else self.size[::-1]
         # a film may change its size on the way; the first frame decides
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        matrix = "ITU709" if frame.colorspace == UNSPECIFIED and frame.height >= 720 else None
+        pixels = frame.to_ndarray(
+            format="rgb24", width=width, height=height, src_colorspace=matrix, interpolation=ACCURATE
+        )
         return np.ascontiguousarray(np.rot90(pixels, self._turns))
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -207,14 +230,13 @@ class VideoReader:
                     continue
 
 
-def _before(frame: av.VideoFrame, tick: float) -> bool:
-    return frame.pts is not None and frame.pts < tick
+def _packet_ticks(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, clock: str
+) -> list[int | None]:
+    """Time of every packet in ticks of the stream, ascending; only Nones if any of them has no time.
 
-
-def _presentation_ticks(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> list[int] | list[None]:
-    """Presentation time of every frame in ticks of the stream, ascending; Nones if the container has none.
+    Args:
+        clock: "pts" or "dts".
 
     Packets are read but not decoded, which takes milliseconds for a minute of film.
     """
@@ -224,9 +246,12 @@ def _presentation_ticks(
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError, OSError):
-            break
+            return _usable(ticks)
         if packet.size and not packet.is_discard:
-            ticks.append(packet.pts)
-    known = sorted({tick for tick in ticks if tick is not None})
-    # the second field of an interlaced frame is a packet without a time; AVI has hardly any times at all
-    return known if 3 * len(known) >= len(ticks) else [None] * len(ticks)
+            ticks.append(getattr(packet, clock))
+
+
+def _usable(ticks: list[int | None]) -> list[int | None]:
+    """Sorted, if all are there and differ; otherwise as many Nones."""
+    known = {tick for tick in ticks if tick is not None}
+    return [*sorted(known)] if len(known) == len(ticks) else [None] * len(ticks)

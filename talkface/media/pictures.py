@@ -67,8 +67,9 @@ def read_image(path: PathLike) -> np.ndarray:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{width} x {height}")
-                if getattr(image, "n_frames", 1) > 1:
-                    _log.warning("'%s' holds %d pictures; the first is used", source, image.n_frames)
+                count = getattr(image, "n_frames", 1)
+                if count > 1:
+                    _log.warning("'%s' holds %d pictures; the first is used", source, count)
                     image.seek(0)
                 image.load()
                 upright = ImageOps.exif_transpose(image)

@@ -248,4 +248,5 @@ class SoundSource:
             return np.clip(clean, -4.0, 4.0).astype(np.float32)
         if values.dtype == np.uint8:
             return (values.astype(np.float32) - 128.0) / 128.0
-        return (values / float(-np.iinfo(values.dtype).min)).astype(np.float32)
+        full_scale = 2.0 ** (8 * values.dtype.itemsize - 1)
+        return (values / full_scale).astype(np.float32)

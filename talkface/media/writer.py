@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from talkface.errors import TalkfaceError
-from talkface.media.films import exact_rate
+from talkface.media.films import ACCURATE, exact_rate
 from talkface.media.output import PathLike, check_output, replacing, write_error
 from talkface.media.pictures import MARK, check_frame
 from talkface.media.sound import SoundSource
@@ -129,7 +129,7 @@ class VideoWriter:
         height, width = frame.shape[:2]
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=ACCURATE)
         picture.colorspace, picture.color_range = BT709, LIMITED_RANGE
         picture.time_base = self._video.codec_context.time_base
         picture.pts = self.frames_written if self._starts is None else self._starts[self.frames_written]
@@ -150,7 +150,7 @@ class VideoWriter:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt) and self.frames_written > 0
         with self._resources as stack:
             if kind is None or interrupted:
@@ -159,7 +159,6 @@ class VideoWriter:
                 stack.close()
             else:
                 stack.__exit__(kind, error, trace)
-        return False
 
     def _start(self, shape: tuple[int, ...]) -> None:
         codec = self._video.codec_context
@@ -262,8 +261,8 @@ def _at_most_stereo(block: np.ndarray, speech_channels: list[int]) -> np.ndarray
 def _ticks(times: Sequence[float] | np.ndarray) -> list[int]:
     """Seconds -> ticks of the fine clock, from 0."""
     seconds = np.asarray(times, dtype=np.float64)
-    ticks = np.rint((seconds - seconds[:1]) / float(FINE_CLOCK)).astype(np.int64)
-    if seconds.ndim != 1 or len(ticks) == 0 or not np.isfinite(seconds).all() or (np.diff(ticks) <= 0).any():
+    ticks = np.rint((seconds - seconds[:1]) / float(FINE_CLOCK))
+    if seconds.ndim != 1 or len(ticks) == 0 or not np.isfinite(ticks).all() or (np.diff(ticks) <= 0).any():
         raise TalkfaceError("frame times must be finite and ascending; pass VideoReader.frame_times")
     return [int(tick) for tick in ticks]
 

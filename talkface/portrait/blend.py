@@ -219,10 +219,8 @@ def _detail(
 ) -> np.ndarray:
     """What the frame has beyond the crop, faded out where the generated crop differs from the original."""
     reference = crop.image.astype(np.float32)
-    resized = generated.astype(np.float32)
-    if generated.shape[0] != crop.size:
-        resized = cv2.resize(resized, (crop.size, crop.size), interpolation=cv2.INTER_AREA)
-    difference = np.abs(resized - reference).max(axis=2)
+    resized = cv2.resize(generated, (crop.size, crop.size), interpolation=cv2.INTER_AREA)
+    difference = np.abs(resized.astype(np.float32) - reference).max(axis=2)
     spread = cv2.dilate(cv2.GaussianBlur(difference, (0, 0), 0.01 * crop.size), np.ones((3, 3), np.uint8))
     share = np.exp(-((spread / DETAIL_TOLERANCE) ** 2))
     return to_frame(share)[:, :, None] * (original - to_frame(reference))
