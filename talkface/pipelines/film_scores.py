@@ -2,8 +2,8 @@
 
 The mouth region is a square around the lips of the real frame: its centre is that of the box of landmarks
 48-67 of that frame, its side is 1.5 times the largest lip box of the clip, so it moves with the head and has
-one size. Pictures are compared as they are, at the frame's own pixels. PSNR, SSIM and LPIPS are means over
-frames.
+one size. Pictures are compared at the frame's own pixels. SSIM and LPIPS are means over frames; PSNR is that
+of the error of the whole clip, since a mean over frames is infinite as soon as one frame is equal.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def score_film(
     real_gap, made_gap = lip_gap(clip.landmarks), lip_gap(tracked)
     value, lag = correlation(real_gap, made_gap)
     scores = {
-        "psnr": float(psnr(a, b).mean()),
+        "psnr": float(psnr(_one_picture(a), _one_picture(b))),
         "ssim": float(ssim(a, b).mean()),
         "correlation": value,
         "lag": float(lag),
@@ -123,6 +123,11 @@ def score_film(
         closed, counted = bilabial_closure(made_gap, clip.bilabials, clip.fps, closed_level(real_gap))
         scores["closed"] = closed / counted if counted else float("nan")
     return scores
+
+
+def _one_picture(frames: Tensor) -> Tensor:
+    """(T, 3, H, W) -> (1, 3, T * H, W)."""
+    return frames.transpose(0, 1).flatten(1, 2)[None]
 
 
 def track_landmarks(frames: Array, tracker: Callable[[Array], Any]) -> Array:
