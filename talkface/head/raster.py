@@ -65,20 +65,24 @@ def rasterize_fragments(
         cull: leave out triangles that show their back.
     """
     batch_size, device = vertices_screen.shape[0], vertices_screen.device
-    points = vertices_screen.float()
-    x, y, z = points[..., 0][:, faces], points[..., 1][:, faces], points[..., 2][:, faces]  # each (B, F, 3)
+    corners = [vertices_screen.float()[:, faces[:, corner]] for corner in range(3)]  # each (B, F, 3)
+    (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = (corner.unbind(-1) for corner in corners)
 
     # 1. Keep the triangles that can cover a pixel centre. Screen y points down, so an outside view has negative area.
-    area = (x[..., 1] - x[..., 0]) * (y[..., 2] - y[..., 0]) - (x[..., 2] - x[..., 0]) * (y[..., 1] - y[..., 0])
-    top = (y.amin(-1) - 0.5).ceil().clamp(min=0)
-    bottom = (y.amax(-1) - 0.5).floor().clamp(max=height - 1)
-    keep = (bottom >= top) & (z.amin(-1) > _NEAR) & (x.amax(-1) > 0) & (x.amin(-1) < width)
-    keep &= (area < -1e-9) if cull else (area.abs() > 1e-9)
-    which = keep.reshape(-1).nonzero().squeeze(1)
-    triangle_x, triangle_y = x.reshape(-1, 3)[which], y.reshape(-1, 3)[which]
-    inverse_z = z.reshape(-1, 3)[which].reciprocal()
-    sign = torch.where(area.reshape(-1)[which] < 0, -1.0, 1.0)
-    top, bottom = top.reshape(-1)[which], bottom.reshape(-1)[which]
+    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+    facing = ((area < -1e-9) if cull else (area.abs() > 1e-9)).reshape(-1).nonzero().squeeze(1)
+    triangle_x, triangle_y, triangle_z = (
+        torch.stack([value.reshape(-1)[facing] for value in axis], dim=1)
+        for axis in ((x0, x1, x2), (y0, y1, y2), (z0, z1, z2))
+    )
+    top = (triangle_y.amin(1) - 0.5).ceil().clamp(min=0)
+    bottom = (triangle_y.amax(1) - 0.5).floor().clamp(max=height - 1)
+    keep = (bottom >= top) & (triangle_z.amin(1) > _NEAR)
+    keep &= (triangle_x.amax(1) > 0) & (triangle_x.amin(1) < width)
+    which = facing[keep]
+    triangle_x, triangle_y, top, bottom = triangle_x[keep], triangle_y[keep], top[keep], bottom[keep]
+    inverse_z = triangle_z[keep].reciprocal()
+    sign = area.reshape(-1)[which].sign()
 
     # 2. Edge functions e_i(px, py) = a_i px + b_i py + c_i: twice the area opposite corner i, positive inside.
     next_x, next_y = triangle_x[:, [1, 2, 0]], triangle_y[:, [1, 2, 0]]
@@ -97,11 +101,16 @@ def rasterize_fragments(
     start = rows.cumsum(0) - rows
     row = torch.arange(len(triangle), device=device) - start[triangle] + top.long()[triangle]
     row_centre = row.float() + 0.5
+    # per triangle: crossing = at_row * row + at_zero; edges that do not bound a side get an infinite crossing
+    divisor = torch.where(a == 0, 1.0, a)
+    at_row, at_zero = -b / divisor, -c / divisor
+    crossing = torch.addcmul(at_zero[triangle], at_row[triangle], row_centre[:, None])
     slope = a[triangle]
-    crossing = -(b[triangle] * row_centre[:, None] + c[triangle]) / torch.where(slope == 0, 1.0, slope)
-    infinite = torch.full_like(crossing, float("inf"))
-    left = torch.where(slope > 0, crossing, -infinite).amax(1).clamp(min=triangle_x.amin(1)[triangle])
-    right = torch.where(slope < 0, crossing, infinite).amin(1).clamp(max=triangle_x.amax(1)[triangle])
+    left = torch.where(slope > 0, crossing, -float("inf")).amax(1)
+    right = torch.where(slope < 0, crossing, float("inf")).amin(1)
+    # level edges give no crossing: the corners bound the span
+    left = torch.maximum(left, triangle_x.amin(1)[triangle])
+    right = torch.minimum(right, triangle_x.amax(1)[triangle])
     first = (left - 0.5 - _EDGE_SLACK).ceil().clamp(min=0).long()
     last = (right - 0.5 + _EDGE_SLACK).floor().clamp(max=width - 1).long()
     columns = (last - first + 1).clamp(min=0)

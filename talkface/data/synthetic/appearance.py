@@ -70,7 +70,7 @@ def sample_person(seed: int, head: HeadModel) -> Person:
         low = min(int(place), len(palette) - 2)
         return torch.lerp(linear(palette[low]), linear(palette[low + 1]), place - low)
 
-    identity = torch.randn(head.num_identity, generator=generator).clamp_(-2.6, 2.6) * 0.95
+    identity = torch.randn(head.num_identity, generator=generator).clamp_(-2.4, 2.4) * 0.82
     darkness = uniform()
     tint = torch.tensor([uniform(-0.06, 0.06), uniform(-0.03, 0.03), uniform(-0.07, 0.07)])
     skin = mixed(SKIN_TONES, darkness) * (1 + tint)

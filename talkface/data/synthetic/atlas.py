@@ -68,7 +68,7 @@ class FaceAtlas:
 
     Attributes:
         size: texels per side; row 0 is the top (largest t), column 0 the smallest s.
-        s, t: (size, size) coordinates of the texel centres, metres.
+        s, t: (1, size) and (size, 1) coordinates of the texel centres, metres.
         texel: (V, 2) column and row (float, texels) of each vertex.
         landmarks: (68, 2) s, t of the iBUG points on the mean head.
         lips: (size, size) 0..1, soft lip mask.
@@ -80,8 +80,8 @@ class FaceAtlas:
         mean = head.mean.detach().cpu()
         faces = head.faces.cpu()
         steps = (torch.arange(size) + 0.5) / size
-        self.s = unsqueeze(S_RANGE[0] + steps * (S_RANGE[1] - S_RANGE[0])).expand(size, size)
-        self.t = (T_RANGE[1] + steps * (T_RANGE[0] - T_RANGE[1])).unsqueeze(1).expand(size, size)
+        self.s = unsqueeze(S_RANGE[0] + steps * (S_RANGE[1] - S_RANGE[0])).unsqueeze(0)
+        self.t = (T_RANGE[1] + steps * (T_RANGE[0] - T_RANGE[1])).unsqueeze(1)
         self.coordinates = atlas_coordinates(mean)
         self.texel = self.to_texels(self.coordinates)
         self.landmarks = self.coordinates[head.landmarks.cpu()]

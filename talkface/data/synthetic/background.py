@@ -49,12 +49,11 @@ def make_background(scene: Scene, size: int) -> Tensor:
         return torch.lerp(first.expand(size, size, 3), second.expand(size, size, 3), blend)
     cells = int(torch.randint(3, 24, (), generator=generator))
     coarse = torch.rand(1, 3, cells, cells, generator=generator) ** 2
-    mode = "bicubic" if kind == 2 else "nearest"
-    noise = functional.interpolate(coarse, (size, size), mode=mode)
     if kind == 3:
-        width = size // max(2, int(torch.randint(6, 40, (), generator=generator)))
-        blurred = functional.avg_pool2d(noise, 2 * (width // 2) + 1, 1, width // 2, count_include_pad=False)
-        noise = functional.avg_pool2d(blurred, 2 * (width // 2) + 1, 1, width // 2, count_include_pad=False)
+        blocks = functional.interpolate(coarse, (96, 96), mode="nearest")
+        reach = int(torch.randint(0, 8, (), generator=generator))
+        coarse = functional.avg_pool2d(blocks, 2 * reach + 1, 1, reach, count_include_pad=False)
+    noise = functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
     blend = noise[0].clamp(0, 1).permute(1, 2, 0)
     return torch.lerp(first.expand(size, size, 3), second.expand(size, size, 3), blend) * (0.4 + blend)
 

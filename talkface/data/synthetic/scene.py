@@ -136,6 +136,11 @@ def rotation_matrices(angles: Tensor) -> Tensor:
     return about_y @ about_x @ about_z
 
 
+def turn(directions: Tensor, pose: Tensor, stiffness: Tensor) -> Tensor:
+    """Turn directions (T, V, 3) as `move` turns points."""
+    return torch.lerp(directions, directions @ rotation_matrices(pose[:, :3]).transpose(1, 2), stiffness[:, None])
+
+
 def move(vertices: Tensor, pose: Tensor, stiffness: Tensor) -> Tensor:
     """Turn and shift the head (T, V, 3); `stiffness` (V,) is 1 on the head and falls to 0 on the shoulders."""
     pivot = torch.tensor(PIVOT, device=vertices.device)
@@ -192,6 +197,9 @@ class _Stage:
         self.faces, self.parts = _static_faces(head)
         self.wear_faces, self.wear_kinds = layer_faces(head, self.atlas, person)
         self.rigid = self._rigid()
+        # both sides of hair and frames are lit as the outside
+        outward = (self.rigid.vertices - torch.tensor([0.0, 0.0, -0.10])) * torch.tensor([1.0, 0.3, 1.0])
+        self.rigid_normals = functional.normalize(outward, dim=-1).to(device)
         self.wear_faces = torch.cat([self.wear_faces, self.rigid.faces.to(device) + 2 * head.num_vertices])
         self.wear_kinds = torch.cat([self.wear_kinds, self.rigid.kinds.to(device)])
         texel = self.atlas.texel.to(device)
@@ -235,7 +243,7 @@ class _Stage:
         if person.numbers["beard_depth"] > 0:
             shaped = shaped + rest_normals * self.beard_lift[:, None]
         moved = move(shaped, pose, self.stiffness)
-        normals = vertex_normals(moved, self.faces)
+        normals = turn(rest_normals, pose, self.stiffness)
         to_large = torch.tensor([self.supersample, self.supersample, 1.0], device=self.device)
 
         # 2. First layer: skin, eyes, mouth, body.
@@ -244,13 +252,17 @@ class _Stage:
         lip_plane = shaped[:, head.landmarks[[62, 66]], 2].mean(1)
         opening = (shaped[:, head.landmarks[62], 1] - shaped[:, head.landmarks[66], 1]).clamp(min=0)
         behind = lip_plane[:, None] - shaped[..., 2]
-        dynamic = torch.cat([normals, behind[..., None]], dim=-1)
-        values = seen.interpolate(self.faces, dynamic)
-        fixed = seen.interpolate(self.faces, self.static)
-        texel = self.atlas.index(fixed[:, :2])
+        everywhere = torch.cat([normals, self.static[:, :3].expand(batch, -1, -1)], dim=-1)
+        values = seen.interpolate(self.faces, everywhere)
+        texel = self.atlas.index(values[:, 3:5])
+        # all but plain skin and lips needs its place on the mean head, too
+        special = (part > PARTS.index("lips")).nonzero().squeeze(1)
+        details = seen.select(special).interpolate(
+            self.faces, torch.cat([behind[..., None], self.static[:, 3:].expand(batch, -1, -1)], dim=-1)
+        )
         surface = Surface(
-            part=part, texel=texel, normal=functional.normalize(values[:, :3], dim=-1), behind=values[:, 3],
-            occlusion=fixed[:, 2], place=fixed[:, 3:], opening=opening[seen.batch],
+            part=part, texel=texel, normal=functional.normalize(values[:, :3], dim=-1), occlusion=values[:, 5],
+            special=special, behind=details[:, 0], place=details[:, 1:], opening=opening[seen.batch[special]],
         )  # fmt: skip
         picture = self.background.expand(batch, side, side, 3).reshape(-1, 3).clone()
         picture[seen.pixel] = shade_surface(surface, person, self.texture, self.light, self.atlas)
@@ -297,7 +309,9 @@ class _Stage:
         seen = rasterize_fragments(self.project(layer) * to_large, self.wear_faces, side, side)
         nearer = seen.depth < depth[seen.pixel] + 0.0002
         seen = seen.select(nearer)
-        layer_normals = vertex_normals(layer, self.wear_faces)
+        stiff = torch.ones(len(self.rigid_normals), device=self.device)
+        rigid_normals = turn(self.rigid_normals.expand(batch, -1, -1), pose, stiff)
+        layer_normals = torch.cat([normals, normals, rigid_normals], dim=1)
         values = functional.normalize(seen.interpolate(self.wear_faces, layer_normals), dim=-1)
         fixed = seen.interpolate(self.wear_faces, torch.cat(extra_static))
         kind = self.wear_kinds[seen.face]

@@ -28,19 +28,33 @@ _EYE_CENTRE = (0.0298, 0.0, 0.0)
 
 @dataclass
 class Surface:
-    """P visible points: part number, atlas texel number, unit normal (P, 3), metres behind the lips, occlusion 0..1 (1 =
-    open sky), place on the mean head (P, 3), lip opening in metres."""
+    """P visible points, and more about those Q of them that are not plain skin or lips."""
 
     part: Tensor
+    """(P,) index into PARTS."""
     texel: Tensor
+    """(P,) atlas texel number."""
     normal: Tensor
-    behind: Tensor
+    """(P, 3) unit vectors."""
     occlusion: Tensor
+    """(P,) share of the sky that is seen, 0..1."""
+    special: Tensor
+    """(Q,) which of the P points."""
+    behind: Tensor
+    """(Q,) metres behind the lips."""
     place: Tensor
+    """(Q, 3) metres on the mean head."""
     opening: Tensor
+    """(Q,) distance of the lips in metres."""
 
-    def select(self, mask: Tensor) -> Surface:
-        return Surface(*(getattr(self, name)[mask] for name in Surface.__annotations__))
+    def of_part(self, number: int) -> tuple[Tensor, Surface]:
+        """The points of one special part: which of the P, and their values."""
+        rows = (self.part[self.special] == number).nonzero().squeeze(1)
+        points = self.special[rows]
+        return points, Surface(
+            self.part[points], self.texel[points], self.normal[points], self.occlusion[points], points,
+            self.behind[rows], self.place[rows], self.opening[rows],
+        )  # fmt: skip
 
 
 def illuminate(normal: Tensor, light: Light, wrap: Tensor, occlusion: Tensor | None = None) -> Tensor:
@@ -73,9 +87,9 @@ def shade_surface(surface: Surface, person: Person, texture: Texture, light: Lig
     colour = colour + (shine * base[:, 3] * surface.occlusion)[:, None] * light.key_colour.to(colour.device)
 
     for name, shader in _SHADERS.items():
-        chosen = (surface.part == PARTS.index(name)).nonzero().squeeze(1)
-        if len(chosen):
-            colour[chosen] = shader(surface.select(chosen), colour[chosen], person, light, atlas)
+        points, chosen = surface.of_part(PARTS.index(name))
+        if len(points):
+            colour[points] = shader(chosen, colour[points], person, light, atlas)
     return colour
 
 
@@ -104,7 +118,7 @@ def _shade_eye(surface: Surface, colour: Tensor, person: Person, light: Light, a
 
 def _depth_light(surface: Surface, light: Light, reach: float) -> Tensor:
     """Light inside the mouth (P, 3)."""
-    extent = reach + 0.55 * surface.opening
+    extent = reach + 0.35 * surface.opening
     fall = torch.exp(-surface.behind.clamp(min=0) / extent) * (0.35 + 0.65 * step(surface.opening, 0.0, 0.010))
     flat = torch.lerp(surface.normal, torch.tensor([0.0, 0.3, 1.0], device=fall.device).expand_as(surface.normal), 0.4)
     return illuminate(functional.normalize(flat, dim=-1), light, torch.full((3,), 0.4)) * fall[:, None]
@@ -119,7 +133,7 @@ def _shade_tongue(surface: Surface, colour: Tensor, person: Person, light: Light
     red = torch.tensor([0.50, 0.15, 0.13], device=colour.device)
     grain = _pattern(atlas, "pores", surface.place[:, [0, 2]])
     wet = 0.25 * highlight(surface.normal, light, 40.0)
-    return (red * (1 + 0.10 * grain)[:, None] + wet[:, None] * 0.4) * _depth_light(surface, light, 0.012)
+    return (red * (1 + 0.10 * grain)[:, None] + wet[:, None] * 0.4) * _depth_light(surface, light, 0.0085)
 
 
 def _shade_teeth(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
@@ -207,7 +221,7 @@ def shade_layer(
     if len(lens):
         spot = place[lens]
         sheen = step((spot[:, 0] * 0.6 + spot[:, 1] + 0.01 * numbers["part"]).sin().abs() * 100 % 2.5, 1.7, 2.2)
-        glare = numbers["glare"] * sheen
+        glare = 0.6 * numbers["glare"] * sheen
         colour[lens] = glare[:, None] * torch.tensor([0.75, 0.82, 0.9], device=device) / (glare + numbers["lens_tint"] + 1e-3)[:, None]
         opacity[lens] = (numbers["lens_tint"] + glare).clamp(0, 0.97)
     return colour, opacity.clamp(0, 1)

@@ -42,27 +42,35 @@ def step(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
 
 
 def blob(atlas: FaceAtlas, centre: tuple[float, float], radius: tuple[float, float]) -> Tensor:
-    """Gaussian spot, 1 at the centre."""
-    return torch.exp(-(((atlas.s - centre[0]) / radius[0]) ** 2) - ((atlas.t - centre[1]) / radius[1]) ** 2)
+    """Gaussian spot, 1 at the centre; cut off before the exponential becomes denormal, which is slow."""
+    across = torch.exp(-(((atlas.s - centre[0]) / radius[0]) ** 2).clamp(max=20))
+    along = torch.exp(-(((atlas.t - centre[1]) / radius[1]) ** 2).clamp(max=20))
+    return across * along
 
 
-def polyline_distance(atlas: FaceAtlas, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance of every texel to a polyline (n, 2), metres, and the place 0..1 along it."""
-    best = torch.full_like(atlas.s, float("inf"))
-    place = torch.zeros_like(atlas.s)
+def polyline_distance(atlas: FaceAtlas, points: Tensor, reach: float = 0.013) -> tuple[Tensor, Tensor]:
+    """Distance of every texel to a polyline (n, 2), metres, and the place 0..1 along it; infinite beyond `reach`."""
+    whole, whole_place = torch.full((2, atlas.size, atlas.size), float("inf"))
+    corners = torch.stack([points.amin(0) - reach, points.amax(0) + reach])
+    first, last = atlas.to_texels(corners).long().clamp(0, atlas.size).tolist()
+    columns, rows = slice(first[0], last[0] + 1), slice(last[1], first[1] + 1)
+    s, t = atlas.s[:, columns], atlas.t[rows]
+    best = torch.full((t.shape[0], s.shape[1]), float("inf"))
+    place = torch.zeros_like(best)
     for number in range(len(points) - 1):
         start, along = points[number], points[number + 1] - points[number]
-        ds, dt = atlas.s - start[0], atlas.t - start[1]
+        ds, dt = s - start[0], t - start[1]
         fraction = ((ds * along[0] + dt * along[1]) / (along @ along)).clamp(0, 1)
         distance = (ds - fraction * along[0]) ** 2 + (dt - fraction * along[1]) ** 2
         nearer = distance < best
         best = torch.where(nearer, distance, best)
         place = torch.where(nearer, (number + fraction) / (len(points) - 1), place)
-    return best.sqrt(), place
+    whole[rows, columns], whole_place[rows, columns] = best.sqrt(), place
+    return whole, whole_place
 
 
 def _brows(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> Tensor:
-    numbers, opacity = person.numbers, torch.zeros_like(atlas.s)
+    numbers, opacity = person.numbers, torch.zeros(atlas.size, atlas.size)
     bristles = atlas.rolled("bristles", generator)
     for rows, side in ((slice(17, 22), -1.0), (slice(22, 27), 1.0)):
         line = atlas.landmarks[rows].clone()
@@ -123,7 +131,7 @@ def _scalp(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
 def _face_region(atlas: FaceAtlas) -> Tensor:
     """(size, size) bool: above the jaw line of the landmarks (with 4 mm to spare), below the highest hairline."""
     jaw = atlas.landmarks[:17]
-    right = torch.searchsorted(jaw[:, 0].contiguous(), atlas.s.contiguous()).clamp(1, 16)
+    right = torch.searchsorted(jaw[:, 0].contiguous(), atlas.s[0].contiguous()).clamp(1, 16)[None]
     fraction = ((atlas.s - jaw[right - 1, 0]) / (jaw[right, 0] - jaw[right - 1, 0])).clamp(0, 1)
     edge = torch.lerp(jaw[right - 1, 1], jaw[right, 1], fraction)
     reach = jaw[16, 0] + 0.004
@@ -152,7 +160,7 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     if numbers["wrinkles"] > 0:
         wave = torch.sin((t + 0.002 * patches + 0.0015 * torch.sin(s * 60)) / 0.0016 * 0.9)
         forehead = step(wave, 0.55, 1.0) * step(t, 0.022, 0.03) * step(t, 0.07, 0.055) * step(s.abs(), 0.06, 0.04)
-        folds = torch.zeros_like(s)
+        folds = torch.zeros(atlas.size, atlas.size)
         for side in (-1.0, 1.0):
             line = torch.tensor([[0.021 * side, -0.040], [0.031 * side, -0.055], [0.037 * side, -0.072]])
             distance, place = polyline_distance(atlas, line)
