@@ -17,6 +17,7 @@ import sys
 import wave
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def evaluate_clip(
     ours_at = (np.arange(round(sound.duration * film.fps)) + 0.5) / film.fps
     real = film.gap_at(ours_at)
     loud = loudness(sound.samples, sound.sample_rate, ours_at)
-    row: dict[str, float | str | list[int]] = {
+    row: dict[str, Any] = {
         "clip": name,
         "missing_real": film.curve.missing,
         "floor_loudness": correlation(real, loud, max_lag)[0],
@@ -114,7 +115,10 @@ def evaluate_clip(
     row["silence"] = silence_ratio(made, curves["silence"].gap)
     row["floor_shuffled"] = correlation(real, curves["shuffled"].gap, max_lag)[0]
     row["missing"] = curves["speech"].missing
-    row["curves"] = {"real": real.tolist(), **{kind: curve.gap.tolist() for kind, curve in curves.items()}}
+    kept = {"real": real, **{kind: curve.gap for kind, curve in curves.items()}}
+    row["curves"] = {
+        kind: [round(x, 5) if np.isfinite(x) else None for x in gap] for kind, gap in kept.items()
+    }
     return row
 
 
@@ -143,7 +147,8 @@ def table(rows: list[dict]) -> str:
     lines.append("| **mean** | " + " | ".join(means) + " |")
     bounds = [bootstrap_interval([row[key] for row in rows]) for key in columns]
     lines.append("| 95 % interval | " + " | ".join(f"{low:.3f} to {high:.3f}" for low, high in bounds) + " |")
-    return "\n".join(lines)
+    unseen = sum(len(row["missing_real"]) + len(row.get("missing", [])) for row in rows)
+    return "\n".join([*lines, "", f"Frames in which the judge found no face: {unseen}."])
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
