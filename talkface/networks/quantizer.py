@@ -61,25 +61,26 @@ class VectorQuantizer(nn.Module):
             self.register_buffer("cluster_size", torch.zeros(num_codes))
             self.register_buffer("cluster_sum", torch.zeros(num_codes, dim))
 
-    def nearest(self, vectors: Tensor, chunk_elements: int = 1 << 20) -> Tensor:
+    def nearest(self, vectors: Tensor, chunk_elements: int | None = None) -> Tensor:
         """Index of the code with the smallest Euclidean distance.
 
         |v - c|^2 = |v|^2 - 2 v.c + |c|^2, whose first term does not depend on the code: one matrix product
-        and an argmax, in chunks of at most `chunk_elements` scores so that they stay in the processor's
-        cache.
+        and a search for the largest v.c - |c|^2 / 2, in chunks.
 
         Args:
             vectors: (N, dim).
+            chunk_elements: scores held at a time; None: what a processor's cache holds, or 64 M on a GPU.
         Returns:
             (N,) int64.
         """
+        if chunk_elements is None:
+            chunk_elements = 1 << 17 if vectors.device.type == "cpu" else 1 << 26
         codes = self.embedding.weight.detach().float()
         offset = -0.5 * codes.square().sum(dim=1)
         transposed = codes.t().contiguous()
-        rows = max(1, chunk_elements // self.num_codes)
         with torch.autocast(vectors.device.type, enabled=False):
-            chunks = vectors.detach().float().split(rows)
-            return torch.cat([torch.addmm(offset, chunk, transposed).argmax(dim=1) for chunk in chunks])
+            chunks = vectors.detach().float().split(max(1, chunk_elements // self.num_codes))
+            return torch.cat([torch.addmm(offset, chunk, transposed).max(dim=1).indices for chunk in chunks])
 
     def codes(self, indices: Tensor) -> Tensor:
         """indices (B, H, W) -> latents (B, dim, H, W)."""
