@@ -2,9 +2,9 @@
 
 `MediaPipeFaceFinder`: Google's FaceLandmarker (Kartynnik et al., "Real-time facial surface geometry from
 monocular video on mobile GPUs", 2019; 478 points of a face mesh, of which 68 are taken).
-`FaceAlignmentFinder`: the FAN of the reference paper (Bulat and Tzimiropoulos, "How far are we from solving the
-2D & 3D face alignment problem?", ICCV 2017). Both packages are optional (`pip install 'talkface[faces]'`) and
-imported when a finder is made.
+`FaceAlignmentFinder`: the FAN of the reference paper (Bulat and Tzimiropoulos, "How far are we from solving
+the 2D & 3D face alignment problem?", ICCV 2017). Both packages are optional (`pip install 'talkface[faces]'`)
+and imported when a finder is made.
 """
 
 from __future__ import annotations
