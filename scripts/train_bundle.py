@@ -1,0 +1,361 @@
+"""Train the default bundle from nothing: corpus, speech encoder, landmarks, first stage, talking face; then pack it.
+
+    python scripts/train_bundle.py --work runs/bundle --minutes 120 --lpips-backbone vgg16.safetensors
+
+Every stage keeps its state in `--work` and continues there when it is run again; `--stage` runs only some of them.
+`--minutes` is shared out by `SHARES`. On a GPU give `--device cuda` and `--identities 20000`; the recipe is the same,
+only larger. What a stage does not find (voices, the teacher of the speech encoder) it says in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from make_textures import write_textures
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from talkface.checkpoint import instantiate, read_training_checkpoint, save_bundle
+from talkface.data.base import EMOTIONS, Corpus
+from talkface.data.features import FeatureStore, compute_features
+from talkface.data.images import Photometry
+from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
+from talkface.data.talking import TalkingDataset
+from talkface.errors import TalkfaceError
+from talkface.experts.vision import LPIPS
+from talkface.losses.first_stage import FirstStageLoss
+from talkface.media import read_image, to_tensor
+from talkface.training.callbacks import EMAWeights
+from talkface.training.diffusion import DiffusionModule
+from talkface.training.first_stage import FirstStageModule
+
+STAGES = ("corpus", "speech", "landmarks", "first_stage", "talking", "pack")
+SHARES = {"speech": 0.13, "landmarks": 0.13, "first_stage": 0.25, "talking": 0.45}
+IMAGE_SIZE, WINDOW, WINDOW_RATE = 128, 3, 25.0
+
+FIRST_STAGE = {
+    "class_path": "talkface.networks.vqgan.VQGAN",
+    "init_args": {
+        "channels": 64,
+        "channel_mult": [1, 2],
+        "patch_size": 2,
+        "num_res_blocks": 1,
+        "decoder_num_res_blocks": 1,
+        "attention_resolutions": [],
+        "image_size": IMAGE_SIZE,
+        "latent_channels": 3,
+        "codebook_size": 8192,
+        "ema_codebook": True,
+        "revive_after": 100,
+    },
+}
+SCHEDULE = {"class_path": "talkface.diffusion.schedule.NoiseSchedule", "init_args": {}}
+CONTEXT, AUDIO_EMBEDDING, EMOTION_EMBEDDING = 128, 256, 64
+NETWORK = {
+    "class_path": "talkface.networks.unet.UNet",
+    "init_args": {
+        "in_channels": 9,
+        "out_channels": 3,
+        "model_channels": 64,
+        "channel_mult": [1, 2, 3],
+        "num_res_blocks": 1,
+        "attention_downsamples": [4],
+        "num_head_channels": 32,
+        "context_dim": CONTEXT,
+        "embedding_dim": AUDIO_EMBEDDING + EMOTION_EMBEDDING,
+        "image_size": IMAGE_SIZE // 4,
+    },
+}
+
+
+def conditioner_spec(feature_dim: int) -> dict[str, Any]:
+    """Sound as tokens and as an embedding, emotion as an embedding, masked and reference latents stacked."""
+    audio = {
+        "feature_dim": feature_dim,
+        "window": WINDOW,
+        "mode": "tokens",
+        "dim": CONTEXT,
+        "embedding_dim": AUDIO_EMBEDDING,
+        "drop_rate": 0.1,
+    }
+    emotion = {"num_classes": len(EMOTIONS), "dim": EMOTION_EMBEDDING, "fills": "embedding", "drop_rate": 0.5}
+    conditioners = {
+        "audio": {"class_path": "talkface.conditioning.audio.AudioConditioner", "init_args": audio},
+        "emotion": {"class_path": "talkface.conditioning.face.EmotionConditioner", "init_args": emotion},
+        "frames": {
+            "class_path": "talkface.conditioning.frames.FramesConditioner",
+            "init_args": {"latent_channels": 3, "latent_size": IMAGE_SIZE // 4},
+        },
+    }
+    return {
+        "class_path": "talkface.conditioning.base.ConditionerSet",
+        "init_args": {"conditioners": conditioners},
+    }
+
+
+class Crops(IterableDataset[dict[str, Tensor]]):
+    """Endless random crops (3, size, size) of pictures, scaled and re-lit a little.
+
+    A convolutional first stage learns as much from a crop of 64 pixels as from a face of 128, at a quarter of the cost.
+    """
+
+    def __init__(self, sources: list[tuple[float, list[np.ndarray]]], size: int, seed: int) -> None:
+        self.sources, self.size, self.seed = sources, size, seed
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        rng = np.random.default_rng(self.seed)
+        shares = np.array([share for share, _ in self.sources])
+        while True:
+            pictures = self.sources[rng.choice(len(self.sources), p=shares / shares.sum())][1]
+            picture = pictures[rng.integers(len(pictures))]
+            side = int(np.clip(self.size * rng.uniform(0.7, 1.4), 16, min(picture.shape[:2])))
+            top, left = (int(rng.integers(extent - side + 1)) for extent in picture.shape[:2])
+            crop = cv2.resize(
+                picture[top : top + side, left : left + side], (self.size, self.size), interpolation=cv2.INTER_AREA
+            )
+            if rng.random() < 0.5:
+                crop = crop[:, ::-1]
+            yield {"images": to_tensor(Photometry(rng, 1.0)(np.ascontiguousarray(crop)))[0]}
+
+
+class FewPerceptual(nn.Module):
+    """The perceptual distance of the first few pictures of a batch: the costliest term, at a fraction of its price."""
+
+    def __init__(self, distance: nn.Module, count: int) -> None:
+        super().__init__()
+        self.distance, self.count = distance, count
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        return self.distance(images[: self.count], others[: self.count])
+
+
+class Latents(Dataset[dict[str, Tensor]]):
+    """Training pairs whose pictures were encoded beforehand; kept in memory as float16."""
+
+    def __init__(self, stored: dict[str, Tensor]) -> None:
+        self.stored = stored
+
+    def __len__(self) -> int:
+        return len(self.stored["emotion"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        item = {name: values[index] for name, values in self.stored.items()}
+        return {name: value.float() if value.is_floating_point() else value for name, value in item.items()}
+
+
+def corpus(options: argparse.Namespace) -> None:
+    """Render people who speak. 5 frames per second: neighbours in time teach little that is new."""
+    recipe = SyntheticRecipe(
+        identities=options.identities,
+        clips_per_identity=1,
+        seed=1,
+        fps=5,
+        size=160,
+        max_seconds=3.6,
+        val_share=0.02,
+        test_share=0.01,
+        clips_per_shard=12,
+    )
+    prepare_synthetic(options.work / "corpus", recipe, options.workers, options.device)
+    write_textures(options.work / "textures", num=500, size=160, seed=0)
+
+
+def picture_sources(options: argparse.Namespace) -> list[tuple[float, list[np.ndarray]]]:
+    """(share, pictures): rendered faces, dead leaves, and the pictures of `--pictures`."""
+    frames = Corpus(options.work / "corpus", "train")
+    faces = [frames.read_frame(clip, frame) for clip in frames for frame in range(0, clip.num_frames, 3)]
+    leaves = [read_image(path) for path in sorted((options.work / "textures").glob("*.png"))]
+    sources = [(0.7, faces), (0.2, leaves)]
+    own = [read_image(path) for folder in options.pictures for path in sorted(Path(folder).iterdir())]
+    return [*sources, (0.1, own)] if own else sources
+
+
+def trainer(options: argparse.Namespace, name: str, minutes: float, *callbacks: Any) -> pl.Trainer:
+    keep = ModelCheckpoint(
+        dirpath=options.work / name, save_last=True, every_n_train_steps=200, save_top_k=0, save_on_exception=True
+    )
+    return pl.Trainer(
+        accelerator="cuda" if options.device == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed",
+        max_time=timedelta(minutes=minutes),
+        max_epochs=-1,
+        callbacks=[keep, *callbacks],
+        logger=CSVLogger(options.work / name, name="log", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+
+
+def last(options: argparse.Namespace, name: str) -> str | None:
+    path = options.work / name / "last.ckpt"
+    return str(path) if path.is_file() else None
+
+
+def first_stage(options: argparse.Namespace) -> None:
+    """Pixels, LPIPS and codebook; then, for the last fifth, a lower rate."""
+    network = instantiate(FIRST_STAGE).to(memory_format=torch.channels_last)
+    distance = LPIPS("vgg", options.lpips_backbone).to(memory_format=torch.channels_last)
+    loss = FirstStageLoss(FewPerceptual(distance, 6), perceptual_weight=0.25)
+    crops = Crops(picture_sources(options), size=64, seed=int(time.time()))
+    loader = DataLoader(crops, batch_size=16)
+    minutes = options.minutes * SHARES["first_stage"]
+    for phase, (rate, share) in enumerate(((1e-3, 0.8), (2e-4, 0.2))):
+        name = f"first_stage/{phase}"
+        module = FirstStageModule(network, loss, learning_rate=rate, betas=(0.9, 0.99), gradient_clip=1.0)
+        trainer(options, name, minutes * share).fit(module, loader, ckpt_path=last(options, name))
+    latents = torch.cat([network(batch["images"]).latents for batch, _ in zip(loader, range(30), strict=False)])
+    flat = latents.detach().double().transpose(0, 1).flatten(1)
+    network.set_latent_statistics(flat.mean(1).float(), flat.std(1).float())
+    torch.save(network.state_dict(), options.work / "first_stage.pt")
+
+
+def talking(options: argparse.Namespace) -> None:
+    """The latent diffusion model, on pairs that the first stage encoded once; the last fifth at a lower rate."""
+    stage = load_part(options, "first_stage", FIRST_STAGE)
+    speech_spec = json.loads((options.work / "speech.json").read_text())
+    encoder = load_part(options, "speech", speech_spec)
+    stored = encoded_pairs(options, stage, encoder)
+    spec = conditioner_spec(int(encoder.feature_dim))  # type: ignore[arg-type]
+    network = instantiate(NETWORK).to(memory_format=torch.channels_last)
+    conditioner = instantiate(spec)
+    audio = stored["audio"].float().flatten(0, 1)
+    conditioner.conditioners["audio"].set_feature_statistics(audio.mean(0), audio.std(0).clamp(min=1e-3))
+    loader = DataLoader(Latents(stored), batch_size=32, shuffle=True, drop_last=True)
+    minutes = options.minutes * SHARES["talking"]
+    for phase, (rate, share) in enumerate(((5e-4, 0.75), (1e-4, 0.25))):
+        name = f"talking/{phase}"
+        module = DiffusionModule(
+            network,
+            stage,
+            instantiate(SCHEDULE),
+            conditioner,
+            prediction_type="velocity",
+            min_snr_gamma=5.0,
+            region_weight=8.0,
+            learning_rate=rate,
+            betas=(0.9, 0.99),
+            warmup_steps=100,
+        )
+        trainer(options, name, minutes * share, EMAWeights(0.998)).fit(module, loader, ckpt_path=last(options, name))
+    torch.save(network.state_dict(), options.work / "network.pt")
+    torch.save(conditioner.state_dict(), options.work / "conditioner.pt")
+
+
+@torch.no_grad()
+def encoded_pairs(options: argparse.Namespace, stage: nn.Module, encoder: nn.Module) -> dict[str, Tensor]:
+    """Everything the diffusion model reads, by name; computed once and kept in `--work`."""
+    path = options.work / "pairs.pt"
+    if path.is_file():
+        return torch.load(path, weights_only=True)
+    corpus = Corpus(options.work / "corpus", "train")
+    dataset = TalkingDataset(
+        corpus,
+        FeatureStore(compute_features(corpus, encoder, options.device)),
+        window=WINDOW,
+        window_rate=WINDOW_RATE,
+        image_size=IMAGE_SIZE,
+        jitter=0.5,
+        photometric=0.7,
+        samples_per_clip=options.pairs_per_clip,
+        seed=5,
+    )
+    columns: dict[str, list[Tensor]] = {}
+    with torch.autocast(options.device, torch.bfloat16):
+        for batch in DataLoader(dataset, batch_size=32):
+            pictures = torch.cat([batch["target"], batch["masked"], batch["reference"]])
+            latents = stage.encode(pictures.to(options.device)).half().cpu().chunk(3)
+            row = dict(zip(("target_latents", "masked_latents", "reference_latents"), latents, strict=True))
+            row |= {"audio": batch["audio"].half(), "emotion": batch["emotion"]}
+            row["mask"] = nn.functional.interpolate(batch["mask"], size=latents[0].shape[2:], mode="area").half()
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+    stored = {name: torch.cat(values) for name, values in columns.items()}
+    torch.save(stored, path)
+    return stored
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Write the bundle from the finished parts."""
+    speech_spec = json.loads((options.work / "speech.json").read_text())
+    landmarks_spec = json.loads((options.work / "landmarks.json").read_text())
+    speech = load_part(options, "speech", speech_spec)
+    specs = {
+        "first_stage": FIRST_STAGE,
+        "network": NETWORK,
+        "conditioner": conditioner_spec(int(speech.feature_dim)),  # type: ignore[arg-type]
+        "speech": speech_spec,
+        "landmarks": landmarks_spec,
+    }
+    parts = {name: load_part(options, name, spec) for name, spec in specs.items()}
+    meta = {
+        "licence": "Apache-2.0",
+        "image_size": IMAGE_SIZE,
+        "schedule": SCHEDULE,
+        "prediction_type": "velocity",
+        "window": WINDOW,
+        "window_rate": WINDOW_RATE,
+        "mask": "lower_face",
+        "num_inference_steps": 6,
+        "guidance_scale": {"audio": 1.0},
+        "timestep_spacing": "trailing",
+        "final_alpha": "one",
+        "emotions": list(EMOTIONS),
+    }
+    card = options.card.read_text() if options.card else "# Model card\n\nTrained by scripts/train_bundle.py.\n"
+    save_bundle(options.out, parts, specs, card, meta)
+
+
+def load_part(options: argparse.Namespace, name: str, spec: dict[str, Any]) -> nn.Module:
+    part = instantiate(spec).eval()
+    part.load_state_dict(torch.load(options.work / f"{name}.pt", weights_only=True))
+    return part
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of everything in between")
+    parser.add_argument("--out", type=Path, default=Path("talkface/weights/default"))
+    parser.add_argument("--stage", choices=STAGES, nargs="*", default=STAGES)
+    parser.add_argument("--minutes", type=float, default=120, help="time for all training together")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument("--identities", type=int, default=1200)
+    parser.add_argument("--pairs-per-clip", type=int, default=24, help="training pairs drawn from each clip")
+    parser.add_argument("--card", type=Path, help="model card to put into the bundle")
+    parser.add_argument("--pictures", nargs="*", default=[], help="folders of your own pictures for the first stage")
+    parser.add_argument("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    pl.seed_everything(23)
+    for stage in options.stage:
+        started = time.monotonic()
+        globals()[stage](options)
+        print(f"{stage}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except TalkfaceError as error:
+        print(f"train_bundle: error: {error}", file=sys.stderr)
+        sys.exit(2)
