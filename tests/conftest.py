@@ -48,7 +48,17 @@ class DrawnFaceFinder(FaceFinder):
 
     def find(self, image: np.ndarray) -> list[FaceLandmarks]:
         check_image(image)
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return self._search(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+    def track(self, image: np.ndarray, previous: FaceLandmarks) -> FaceLandmarks | None:
+        """Look for the face where it was, give or take a few pixels."""
+        centre, reach = previous.points.mean(axis=0), np.ptp(previous.points[:, 0]) + 8
+        left, top = np.maximum(centre - reach, 0).astype(int)
+        right, bottom = (centre + reach).astype(int)
+        faces = self._search(cv2.cvtColor(image[top:bottom, left:right].copy(), cv2.COLOR_RGB2GRAY))
+        return FaceLandmarks.from_points(faces[0].points + np.float32([left, top])) if faces else None
+
+    def _search(self, grey: np.ndarray) -> list[FaceLandmarks]:
         found: list[tuple[float, int, int, int]] = []
         for side, template in self.templates.items():
             if side <= min(grey.shape):
@@ -134,7 +144,7 @@ def tiny_parts(emotions: bool = True) -> tuple[dict[str, torch.nn.Module], dict[
         },
         "speech": {
             "class_path": "talkface.experts.speech.LogMelEncoder",
-            "init_args": {"num_mels": 16},
+            "init_args": {"bands": 8},
         },
         "landmarks": {
             "class_path": "talkface.experts.landmark_network.LandmarkNetwork",

@@ -1,0 +1,152 @@
+"""The engine with a network whose answer is known: it predicts half of the reference as clean data."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from talkface.conditioning.base import ConditionerSet
+from talkface.conditioning.frames import FramesConditioner
+from talkface.diffusion.schedule import NoiseSchedule
+from talkface.networks.vqgan import IdentityFirstStage
+from talkface.pipelines.face_painter import FacePainter, References, Sound
+from talkface.pipelines.sampling import LatentSampler
+from talkface.pipelines.sources import Shot
+from talkface.portrait.blend import generation_mask
+from talkface.portrait.crop import AlignedCrop
+
+SIZE = 16
+
+
+class HalfTheReference(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+        self.masked = []
+
+    def forward(self, x, timesteps, conditioning):
+        self.rows.append(len(x))
+        self.masked.append(conditioning.concat[:, :3])
+        return 0.5 * conditioning.concat[:, 3:]
+
+
+def shot(index, level, face=True):
+    picture = np.full((40, 40, 3), level, np.uint8)
+    crop = AlignedCrop.from_matrix(picture, np.array([[1.0, 0, -10], [0, 1, -10]]), SIZE) if face else None
+    return Shot(index, (index + 0.5) / 25, picture, crop, np.zeros((68, 2), np.float32) if face else None)
+
+
+def painter(**changes):
+    sampler = LatentSampler(
+        network=HalfTheReference(),
+        conditioner=ConditionerSet({"frames": FramesConditioner(latent_channels=3, latent_size=SIZE)}),
+        schedule=NoiseSchedule(),
+        prediction_type="x0",
+        num_inference_steps=2,
+        scales={},
+        final_alpha="one",
+    )
+    values = {
+        "first_stage": IdentityFirstStage(),
+        "sampler": sampler,
+        "sound": Sound(torch.zeros(50, 4), 50.0, 1, 25.0),
+        "references": References(shot(0, 255).crop),
+        "mask_kind": "lower_face",
+        "seed": 0,
+        "independent_noise": 0.0,
+        "group": 4,
+        "batch_size": 4,
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+    }
+    return FacePainter(**(values | changes))
+
+
+def paint(engine, shots):
+    return list(engine.paint(iter(shots), lambda: None))
+
+
+def levels(painted):
+    """The grey of every painted square as a fraction of white above mid-grey, None where there is none."""
+    return [None if image is None else round(float(image.mean()) / 127.5 - 1, 2) for _, image in painted]
+
+
+def test_every_frame_refers_to_the_first_face():
+    assert levels(paint(painter(), [shot(k, 10 * k) for k in range(6)])) == [0.5] * 6
+
+
+def test_autoregressive_frames_refer_to_the_frame_before():
+    result = levels(paint(painter(group=1, autoregressive=True), [shot(k, 0) for k in range(5)]))
+    assert result == pytest.approx([0.5, 0.25, 0.125, 0.0625, 0.03125], abs=0.01)
+
+
+def test_autoregression_goes_on_after_a_frame_without_a_face():
+    shots = [shot(0, 0), shot(1, 0, face=False), shot(2, 0)]
+    assert levels(paint(painter(group=1, autoregressive=True), shots)) == [0.5, None, 0.25]
+
+
+def test_each_window_refers_to_its_first_face_and_windows_fade_into_each_other():
+    """Windows of 4 that share 2 frames: 0-3, 2-5, 4-7; references are the levels of frames 0, 2, 4."""
+    grey = [0, 255, 255, 0, 128, 0, 0, 0]
+    engine = painter(references=References(shot(0, 77).crop, window=4, overlap=2))
+    result = levels(paint(engine, [shot(k, level) for k, level in enumerate(grey)]))
+    black, white, middle = -0.5, 0.5, 0.0
+    expected = [
+        black,
+        black,
+        black * 2 / 3 + white / 3,
+        black / 3 + white * 2 / 3,
+        white * 2 / 3 + middle / 3,
+        white / 3 + middle * 2 / 3,
+    ]
+    assert result[:6] == pytest.approx(expected, abs=0.01)
+
+
+def test_all_shots_come_back_in_order_and_every_network_call_holds_one_group():
+    shots = [shot(k, 0, face=k not in (0, 1, 4, 9)) for k in range(11)]
+    engine = painter()
+    result = paint(engine, shots)
+    assert [item.index for item, _ in result] == list(range(11))
+    assert [k for k, (_, image) in enumerate(result) if image is None] == [0, 1, 4, 9]
+    assert set(engine.sampler.network.rows) == {4}
+
+
+def test_a_long_stretch_without_a_face_is_passed_on_at_once():
+    taken = []
+
+    def endless():
+        yield shot(0, 0)
+        for k in range(1, 10_000):
+            taken.append(k)
+            yield shot(k, 0, face=False)
+
+    stream = painter().paint(endless(), lambda: None)
+    for _ in range(3):
+        next(stream)
+    assert len(taken) < 40
+
+
+def test_the_network_sees_the_picture_without_its_lower_face():
+    engine = painter()
+    paint(engine, [shot(k, 40 * k) for k in range(4)])
+    hidden = torch.from_numpy(generation_mask(SIZE)) > 0
+    for k, masked in enumerate(engine.sampler.network.masked[0]):
+        level = 40 * k / 127.5 - 1
+        assert torch.all(masked[:, hidden] == -1)
+        torch.testing.assert_close(masked[:, ~hidden], torch.full_like(masked[:, ~hidden], level))
+
+
+def test_a_still_picture_is_encoded_once():
+    class Counting(IdentityFirstStage):
+        encoded = 0
+
+        def encode(self, images):
+            self.encoded += len(images)
+            return super().encode(images)
+
+    first_stage = Counting()
+    paint(painter(first_stage=first_stage, still=True), [shot(k, 0) for k in range(12)])
+    assert first_stage.encoded == 2, "once as reference, once masked"
+    moving = Counting()
+    paint(painter(first_stage=moving), [shot(k, 0) for k in range(12)])
+    assert moving.encoded == 1 + 12
