@@ -8,6 +8,7 @@ a defect of talkface itself), 2 a mistake the user can correct, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     if not debug:
         warnings.simplefilter("ignore")
+    notices = logging.StreamHandler()
+    notices.setFormatter(logging.Formatter("talkface: %(message)s"))
+    logging.getLogger("talkface").addHandler(notices)
     try:
         if arguments and arguments[0] in TRAINING_VERBS:
             from talkface.fit import main as run_training
@@ -67,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return _report(error, f"{message} (a defect of talkface; --debug shows where)", 1, debug)
+    finally:
+        logging.getLogger("talkface").removeHandler(notices)
 
 
 def _report(error: Exception, message: str, code: int, debug: bool) -> int:
@@ -222,6 +228,8 @@ def _sample_video(options: argparse.Namespace) -> int:
                 audio_path=options.audio,
                 times=result.times,
                 metadata=result.metadata,
+                pixel_aspect=result.pixel_aspect,
+                inputs=[options.id],
             ) as writer,
         ):
             for frame in frames:

@@ -149,7 +149,7 @@ class FacePainter:
         times = torch.tensor([shot.time for shot in shots], dtype=torch.float64)
         sound = self.sound
         audio = audio_windows(sound.features, sound.feature_rate, times, sound.window, sound.window_rate)
-        points = np.stack([self._crop(shot).to_crop(shot.points)[:UPPER_LANDMARKS] for shot in shots])
+        points = np.stack([self._crop_points(shot)[:UPPER_LANDMARKS] for shot in shots])
         if not self.still or state.masked is None:
             masked = self._encode(self._masked_images(shots[:1] if self.still else shots))
             state.masked = masked.expand(len(shots), -1, -1, -1)
@@ -163,7 +163,7 @@ class FacePainter:
     def _masked_images(self, shots: list[Shot]) -> Tensor:
         crops = [self._crop(shot) for shot in shots]
         masks = [
-            generation_mask(crop.size, self.mask_kind, landmarks=crop.to_crop(shot.points))
+            generation_mask(crop.size, self.mask_kind, landmarks=self._crop_points(shot))
             for crop, shot in zip(crops, shots, strict=True)
         ]
         hidden = torch.from_numpy(np.stack(masks))[:, None]
@@ -193,6 +193,10 @@ class FacePainter:
     def _crop(shot: Shot) -> AlignedCrop:
         assert shot.crop is not None  # only shots with a face are painted
         return shot.crop
+
+    def _crop_points(self, shot: Shot) -> np.ndarray:
+        assert shot.points is not None
+        return self._crop(shot).to_crop(shot.points)
 
 
 class _State:

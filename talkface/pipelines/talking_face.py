@@ -33,8 +33,7 @@ import torch
 from talkface import __version__
 from talkface.errors import TalkfaceError
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
-from talkface.pipelines.background import in_background
-from talkface.pipelines.device import choose_device, choose_precision
+from talkface.pipelines.device import choose_device, choose_precision, fast_layout
 from talkface.pipelines.face_painter import NO_EMOTION, FacePainter, References, Sound
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import (
@@ -47,8 +46,7 @@ from talkface.pipelines.sources import (
     fixed_timeline,
     still_shots,
 )
-from talkface.pipelines.talking_film import TalkingFilm
-from talkface.portrait.blend import ColourMatcher, blend_mask, paste
+from talkface.pipelines.talking_film import TalkingFilm, paste_frames
 from talkface.portrait.crop import AlignedCrop
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 MODES = ("windowed", "autoregressive")
 REFERENCES = ("first", "window")
-GROUP_FRAMES = {"cpu": 4, "mps": 8, "cuda": 32}
+GROUP_FRAMES = {"cpu": 8, "mps": 8, "cuda": 32}
 
 
 class TalkingFacePipeline:
@@ -67,7 +65,7 @@ class TalkingFacePipeline:
         bundle: built networks: first_stage, network, conditioner, speech, landmarks; see `meta` above.
         precision: "auto", "fp32", "bf16", "fp16": of the first stage and the denoising network.
         finder: a `FaceFinder` to use instead of the bundle's landmark network.
-        group: frames in each network call; None = 4 on the CPU, 32 on CUDA. Another value may change the last
+        group: frames in each network call; None = 8 on the CPU, 32 on CUDA. Another value may change the last
             bit of a frame; the batch size never does.
 
     Raises:
@@ -79,13 +77,13 @@ class TalkingFacePipeline:
     ) -> None:
         self.bundle, self.device = bundle, bundle.device
         self.dtype = choose_precision(precision, bundle.device)
-        self.first_stage = bundle.part("first_stage")
-        self.network = bundle.part("network")
+        self.first_stage = fast_layout(bundle.part("first_stage"))
+        self.network = fast_layout(bundle.part("network"))
         self.conditioner = bundle.part("conditioner")
         self.speech = bundle.part("speech")
         self.schedule = bundle.build("schedule")
         self.image_size = int(bundle.value("image_size"))
-        self.group = group or GROUP_FRAMES.get(bundle.device.type, 4)
+        self.group = group or GROUP_FRAMES.get(bundle.device.type, 8)
         if finder is None:
             from talkface.experts.faces import NetworkFaceFinder
 
@@ -228,7 +226,7 @@ class TalkingFacePipeline:
                 "guidance_scale": sampler.scales,
                 "emotion": emotion,
             },
-            make_frames=lambda result: _frames(painter, shots, crop, result),
+            make_frames=lambda result: paste_frames(painter, shots, crop, result),
         )
 
     def _sampler(
@@ -289,33 +287,6 @@ class TalkingFacePipeline:
         if window < 1 or not 0 <= 2 * overlap <= window:
             raise TalkfaceError(f"overlap: {overlap}; allowed are 0 to half of the window ({window})")
         return References(first, window, overlap)
-
-
-def _frames(
-    painter: FacePainter, shots: Callable[[], Iterator[Shot]], crop_only: bool, result: TalkingFilm
-) -> Iterator[np.ndarray]:
-    """Paint in the background; match the colours and paste here."""
-    first = painter.references.first
-    mask = blend_mask(first.size)
-    match = ColourMatcher()
-    square = first.image
-    for shot, painted in in_background(lambda keep_going: painter.paint(shots(), keep_going)):
-        if painted is None or shot.crop is None:
-            result.frames_without_face += 1
-            yield square if crop_only else shot.picture
-            continue
-        matched = match(painted, shot.crop.image)
-        if crop_only:
-            square = paste_square(shot.crop.image, matched, mask)
-            yield square
-        else:
-            yield paste(shot.picture, matched, shot.crop, mask)
-
-
-def paste_square(original: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Blend two aligned squares uint8 (S, S, 3) with mask (S, S): what `paste` does, before the way back."""
-    weight = mask[:, :, None]
-    return np.rint(original * (1.0 - weight) + generated * weight).astype(np.uint8)
 
 
 def _notes(sound: Audio, found: FoundFace, face: int | None, film_seconds: float | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The result of the talking-face pipeline: frames that are made when they are asked for."""
+"""The result of the talking-face pipeline: frames that are painted and pasted when they are asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+
+from talkface.pipelines.background import in_background
+from talkface.pipelines.face_painter import FacePainter
+from talkface.pipelines.sources import Shot
+from talkface.portrait.blend import ColourMatcher, blend_mask, paste
 
 
 @dataclass
@@ -44,3 +49,30 @@ class TalkingFilm:
     def frames(self) -> contextlib.closing[Any]:
         """A context manager around one iteration that stops the work when the block is left early."""
         return contextlib.closing(iter(self))
+
+
+def paste_frames(
+    painter: FacePainter, shots: Callable[[], Iterator[Shot]], crop_only: bool, result: TalkingFilm
+) -> Iterator[np.ndarray]:
+    """Paint in the background; match the colours and paste here."""
+    first = painter.references.first
+    mask = blend_mask(first.size)
+    match = ColourMatcher()
+    square = first.image
+    for shot, painted in in_background(lambda keep_going: painter.paint(shots(), keep_going)):
+        if painted is None or shot.crop is None:
+            result.frames_without_face += 1
+            yield square if crop_only else shot.picture
+            continue
+        matched = match(painted, shot.crop.image)
+        if crop_only:
+            square = paste_square(shot.crop.image, matched, mask)
+            yield square
+        else:
+            yield paste(shot.picture, matched, shot.crop, mask)
+
+
+def paste_square(original: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Blend two aligned squares uint8 (S, S, 3) with mask (S, S): what `paste` does, before the way back."""
+    weight = mask[:, :, None]
+    return np.rint(original * (1.0 - weight) + generated * weight).astype(np.uint8)

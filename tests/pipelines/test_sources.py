@@ -150,7 +150,7 @@ def test_the_search_in_a_film_takes_the_first_usable_frame(tmp_path, shape):
     script = {24: [(0, 0, 40)], 40: [(0, 0, 64)]}
     found = find_in_film(reader, Scripted(shape, script), 0, 32)
     assert (found.index, found.faces) == (5, 1)
-    with pytest.raises(TalkfaceError, match="only 2[12] pixels"):
+    with pytest.raises(TalkfaceError, match=r"only 2[12] pixels"):
         find_in_film(reader, Scripted(shape, {24: [(0, 0, 40)]}), 0, 32)
     with pytest.raises(TalkfaceError, match="no face is found"):
         find_in_film(reader, NoFace(), 0, 32)

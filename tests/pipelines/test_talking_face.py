@@ -15,7 +15,7 @@ import torch
 from talkface.checkpoint import Bundle, load_bundle
 from talkface.errors import TalkfaceError
 from talkface.media import Audio, VideoReader, VideoWriter
-from talkface.pipelines import talking_face
+from talkface.pipelines import talking_film
 from talkface.pipelines.talking_face import TalkingFacePipeline
 from talkface.portrait.blend import ColourMatcher, blend_mask
 from talkface.portrait.crop import AlignedCrop
@@ -91,7 +91,7 @@ def test_a_constant_sound_gives_a_picture_that_does_not_flicker(tiny_pipeline, p
 
 def test_the_mouth_follows_the_sound_and_later_sound_later(tiny_pipeline, picture, monkeypatch):
     # the correction of colours remembers earlier frames, which differ here
-    monkeypatch.setattr(talking_face, "ColourMatcher", partial(ColourMatcher, inertia=0.0))
+    monkeypatch.setattr(talking_film, "ColourMatcher", partial(ColourMatcher, inertia=0.0))
     spoken, pause = syllables(1.0).samples, np.zeros(3200, np.float32)
     sounds = [Audio(np.concatenate(parts), 16000) for parts in ([spoken, pause], [pause, spoken])]
     now, then = (frames(tiny_pipeline(sound, picture, crop=True)) for sound in sounds)
