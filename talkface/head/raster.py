@@ -1,10 +1,12 @@
-"""Batched z-buffer triangle rasteriser in plain PyTorch: the same code runs on CPU and CUDA, without display or GL.
+"""Batched z-buffer triangle rasteriser in plain PyTorch: the same code runs on CPU and CUDA, without display
+or GL.
 
-Every triangle of the batch is cut into pixel rows and every row into the span of pixels whose centre lies inside
-(scan conversion, Wylie et al. 1967); rows and spans are expanded to flat lists with `repeat_interleave`, so that no
-Python loop runs over triangles or pictures. Visibility is one `scatter_reduce(amin)` on 64-bit keys (depth bits above,
-triangle number below), hence independent of the order of execution. Interpolation is perspective correct:
-1/z and attribute/z are linear on the screen (Blinn 1992).
+Every triangle of the batch is cut into pixel rows and every row into the span of pixels whose centre lies
+inside (scan conversion, Wylie et al. 1967); rows and spans are expanded to flat lists with
+`repeat_interleave`, so that no Python loop runs over triangles or pictures. Visibility is one
+`scatter_reduce(amin)` on 64-bit keys (depth bits above, triangle number below), hence independent of the
+order of execution. Interpolation is perspective correct: 1/z and attribute/z are linear on the screen (Blinn
+1992).
 
 It is not differentiable with respect to visibility and does no anti-aliasing: render larger and average.
 """
@@ -19,7 +21,8 @@ from torch import Tensor
 _EMPTY = torch.iinfo(torch.int64).max
 _NEAR = 1e-4
 _EDGE_SLACK = 1e-4
-"""Pixels; two triangles that share an edge both claim a pixel centre on it, so that rounding leaves no hole."""
+"""Pixels; two triangles that share an edge both claim a pixel centre on it, so that rounding leaves no
+hole."""
 
 
 @dataclass
@@ -59,7 +62,8 @@ def rasterize_fragments(
     """Find the nearest triangle at every pixel centre.
 
     Args:
-        vertices_screen: (B, V, 3): x to the right and y downwards in pixels (centre of the first pixel = 0.5), z = distance
+        vertices_screen: (B, V, 3): x to the right and y downwards in pixels (centre of the first pixel =
+        0.5), z = distance
             from the camera along its axis, > 0. Triangles with a corner nearer than 1e-4 are left out.
         faces: (F, 3) vertex numbers, counter-clockwise seen from outside.
         cull: leave out triangles that show their back.
@@ -68,7 +72,8 @@ def rasterize_fragments(
     corners = [vertices_screen.float()[:, faces[:, corner]] for corner in range(3)]  # each (B, F, 3)
     (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = (corner.unbind(-1) for corner in corners)
 
-    # 1. Keep the triangles that can cover a pixel centre. Screen y points down, so an outside view has negative area.
+    # 1. Keep the triangles that can cover a pixel centre. Screen y points down, so an outside view has
+    # negative area.
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     facing = ((area < -1e-9) if cull else (area.abs() > 1e-9)).reshape(-1).nonzero().squeeze(1)
     triangle_x, triangle_y, triangle_z = (
@@ -84,7 +89,8 @@ def rasterize_fragments(
     inverse_z = triangle_z[keep].reciprocal()
     sign = area.reshape(-1)[which].sign()
 
-    # 2. Edge functions e_i(px, py) = a_i px + b_i py + c_i: twice the area opposite corner i, positive inside.
+    # 2. Edge functions e_i(px, py) = a_i px + b_i py + c_i: twice the area opposite corner i, positive
+    # inside.
     next_x, next_y = triangle_x[:, [1, 2, 0]], triangle_y[:, [1, 2, 0]]
     last_x, last_y = triangle_x[:, [2, 0, 1]], triangle_y[:, [2, 0, 1]]
     a = (next_y - last_y) * sign[:, None]
@@ -149,8 +155,8 @@ def rasterize(
     """Dense form of `rasterize_fragments`.
 
     Returns:
-        face index (B, H, W) int64 with -1 where nothing is seen; barycentric weights (B, H, W, 3), perspective correct,
-        0 where nothing is seen; depth (B, H, W), infinite where nothing is seen.
+        face index (B, H, W) int64 with -1 where nothing is seen; barycentric weights (B, H, W, 3),
+        perspective correct, 0 where nothing is seen; depth (B, H, W), infinite where nothing is seen.
     """
     found = rasterize_fragments(vertices_screen, faces, height, width, cull=cull)
     shape, device = (vertices_screen.shape[0], height, width), vertices_screen.device

@@ -10,7 +10,8 @@ from talkface.errors import TalkfaceError
 from talkface.head.model import ACTIONS, PARTS, HeadModel, vertex_normals
 
 MIRROR_68 = [
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39,
+    38, 37, 36,
     41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
 ]  # fmt: skip
 ASSETS = Path(talkface.head.model.__file__).parent / "assets"
@@ -61,7 +62,9 @@ def test_actions_and_identity_add_up(head: HeadModel) -> None:
     both = head(identity, actions) - head.mean
     apart = (head(identity, 0 * actions) - head.mean) + (head(0 * identity, actions) - head.mean)
     torch.testing.assert_close(both, apart, atol=1e-5, rtol=0)
-    torch.testing.assert_close(head(identity[:1], actions)[1], head(identity[:1], actions[1:])[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        head(identity[:1], actions)[1], head(identity[:1], actions[1:])[0], atol=1e-6, rtol=0
+    )
 
 
 def test_mean_landmarks_are_symmetric(head: HeadModel) -> None:

@@ -6,10 +6,14 @@ import torch
 from talkface.head.raster import rasterize, rasterize_fragments
 
 
-def brute_force(points: torch.Tensor, faces: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def brute_force(
+    points: torch.Tensor, faces: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest face and its depth at every pixel centre, one triangle at a time, in float64."""
     points = points.double()
-    y, x = torch.meshgrid(torch.arange(height).double() + 0.5, torch.arange(width).double() + 0.5, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(height).double() + 0.5, torch.arange(width).double() + 0.5, indexing="ij"
+    )
     face = torch.full((height, width), -1)
     depth = torch.full((height, width), float("inf"), dtype=torch.float64)
     for number, corners in enumerate(points[faces]):
@@ -59,7 +63,8 @@ def test_nearer_triangle_wins_whatever_the_order() -> None:
 
 
 def test_interpolation_is_perspective_correct() -> None:
-    """Along an edge from depth 1 to depth 3, the point halfway on the screen is a quarter of the way in space."""
+    """Along an edge from depth 1 to depth 3, the point halfway on the screen is a quarter of the way in
+    space."""
     points = torch.tensor([[[0.0, -100.5, 1.0], [0.0, 101.5, 1.0], [100.0, 0.5, 3.0]]])
     found = rasterize_fragments(points, torch.tensor([[0, 1, 2]]), 1, 100, cull=False)
     middle = found.pixel.tolist().index(49)

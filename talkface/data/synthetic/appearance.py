@@ -1,7 +1,9 @@
 """Random people: shape, skin, lips, eyes, brows, hair, beard, glasses, teeth, clothes.
 
-`sample_person` draws all numbers that describe a person from one seed; `texture.paint` and `scene.render` turn them into
-pictures. Colours are linear RGB albedos. Nothing is measured from real persons: ranges were chosen to cover people.
+`sample_person` draws all numbers that describe a person from one seed; `texture.paint` and `scene.render`
+turn them into
+pictures. Colours are linear RGB albedos. Nothing is measured from real persons: ranges were chosen to cover
+people.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ HAIR_COLOURS = (
     (18, 15, 14), (30, 22, 18), (52, 36, 26), (82, 56, 36), (112, 78, 48), (160, 122, 76), (196, 164, 112),
     (140, 66, 34), (128, 124, 120), (206, 202, 196),
 )  # fmt: skip
-IRIS_COLOURS = ((52, 32, 20), (74, 46, 26), (104, 72, 40), (88, 96, 64), (92, 120, 136), (110, 140, 160), (110, 112, 110))
+IRIS_COLOURS = (
+    (52, 32, 20),
+    (74, 46, 26),
+    (104, 72, 40),
+    (88, 96, 64),
+    (92, 120, 136),
+    (110, 140, 160),
+    (110, 112, 110),
+)
 HAIR_STYLES = ("bald", "buzz", "short", "fringe", "long", "long_fringe")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 
@@ -78,11 +88,16 @@ def sample_person(seed: int, head: HeadModel) -> Person:
 
     makeup = uniform() < 0.3
     if makeup:
-        lipstick = linear([(150, 20, 36), (190, 60, 80), (120, 24, 60), (200, 92, 84), (96, 20, 28)][choice((1,) * 5)])
+        lipstick = linear(
+            [(150, 20, 36), (190, 60, 80), (120, 24, 60), (200, 92, 84), (96, 20, 28)][choice((1,) * 5)]
+        )
         lips, lip_strength = lipstick * uniform(0.7, 1.2), uniform(0.35, 0.95)
     else:
         pink = skin * torch.tensor([1.0, 0.62, 0.62]) * uniform(0.75, 1.1)
-        lips, lip_strength = torch.lerp(pink, linear((176, 92, 92)) * uniform(0.6, 1.1), 0.35), uniform(0.3, 1.0)
+        lips, lip_strength = (
+            torch.lerp(pink, linear((176, 92, 92)) * uniform(0.6, 1.1), 0.35),
+            uniform(0.3, 1.0),
+        )
 
     # Fair hair is rare on dark skin; grey comes with age.
     if uniform() < 0.05 + 0.4 * age**2:
@@ -94,7 +109,9 @@ def sample_person(seed: int, head: HeadModel) -> Person:
     hair_style = HAIR_STYLES[choice((0.10, 0.16, 0.28, 0.16, 0.18, 0.12))]
     beard = BEARDS[0] if makeup else BEARDS[choice((0.48, 0.18, 0.08, 0.08, 0.18))]
     brows = torch.lerp(hair, linear((34, 24, 18)), uniform(0.1, 0.9)) * uniform(0.7, 1.1)
-    iris = linear(IRIS_COLOURS[choice((3, 3, 2, 0, 0, 0, 0)) if darkness > 0.5 else choice((1,) * 7)]) * uniform(0.7, 1.4)
+    iris = linear(
+        IRIS_COLOURS[choice((3, 3, 2, 0, 0, 0, 0)) if darkness > 0.5 else choice((1,) * 7)]
+    ) * uniform(0.7, 1.4)
     cloth = torch.rand(3, generator=generator) ** 2 * uniform(0.1, 1.0)
     yellow = uniform()
     teeth = torch.lerp(linear((238, 234, 226)), linear((206, 190, 158)), yellow)
@@ -155,6 +172,6 @@ def sample_person(seed: int, head: HeadModel) -> Person:
     glasses = uniform() < 0.22
     return Person(
         seed=int(seed), identity=identity, skin=skin, skin_darkness=darkness, age=age, lips=lips,
-        lip_strength=lip_strength, hair_style=hair_style, hair=hair, brows=brows, beard=beard, glasses=glasses,
-        iris=iris, cloth=cloth, teeth=teeth, numbers=numbers,
+        lip_strength=lip_strength, hair_style=hair_style, hair=hair, brows=brows, beard=beard,
+        glasses=glasses, iris=iris, cloth=cloth, teeth=teeth, numbers=numbers,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """A texture atlas shared by all synthetic people: a cylindrical unwrapping of the mean head, in metres.
 
-A vertex (x, y, z) of the mean head goes to s = 0.1 m * atan2(x, z + 0.075 m) and t = y, so that a point of the atlas is the
-same anatomical place on everybody and whatever is painted there (lips, brows, beard) follows identity and actions.
-Noise fields that the painters draw from are made once, with a fixed seed.
+A vertex (x, y, z) of the mean head goes to s = 0.1 m * atan2(x, z + 0.075 m) and t = y, so that a point of
+the atlas is the same anatomical place on everybody and whatever is painted there (lips, brows, beard)
+follows identity and actions. Noise fields that the painters draw from are made once, with a fixed seed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class FaceAtlas:
         lips = torch.zeros(len(mean)).index_add_(
             0, faces[head.part("lips").cpu()].flatten(), torch.ones(int(head.part("lips").sum()) * 3)
         )
-        count = torch.zeros(len(mean)).index_add_(0, faces[outside].flatten(), torch.ones(int(outside.sum()) * 3))
+        count = torch.zeros(len(mean)).index_add_(
+            0, faces[outside].flatten(), torch.ones(int(outside.sum()) * 3)
+        )
         weight = (lips / count.clamp(min=1)).clamp(0, 1)
         face, barycentric, _ = rasterize(flat[None], faces[outside], size, size, cull=False)
         corners = faces[outside][face[0].clamp(min=0)]

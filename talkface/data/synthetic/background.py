@@ -27,7 +27,9 @@ def list_pictures(folder: Path) -> tuple[Path, ...]:
     """
     found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES))
     if not found:
-        raise TalkfaceError(f"background pictures: {folder} holds no {', '.join(_SUFFIXES)} file; give another folder")
+        raise TalkfaceError(
+            f"background pictures: {folder} holds no {', '.join(_SUFFIXES)} file; give another folder"
+        )
     return found
 
 
@@ -62,11 +64,15 @@ def _picture(paths: tuple[Path, ...], size: int, generator: torch.Generator) -> 
     """A random square of a random picture."""
     from talkface.media import read_image
 
-    image = torch.from_numpy(read_image(paths[int(torch.randint(len(paths), (), generator=generator))]).copy())
+    image = torch.from_numpy(
+        read_image(paths[int(torch.randint(len(paths), (), generator=generator))]).copy()
+    )
     side = min(image.shape[:2])
     side = max(1, int(side * (0.5 + 0.5 * float(torch.rand((), generator=generator)))))
     row = int(torch.randint(image.shape[0] - side + 1, (), generator=generator))
     column = int(torch.randint(image.shape[1] - side + 1, (), generator=generator))
     square = image[row : row + side, column : column + side].permute(2, 0, 1)[None].float() / 255
-    square = functional.interpolate(square, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    square = functional.interpolate(
+        square, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
     return square[0].permute(1, 2, 0) ** 2.2

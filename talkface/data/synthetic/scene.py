@@ -1,9 +1,10 @@
 """Cameras, lights and backgrounds, and the renderer of synthetic people.
 
-`render` shapes the head (`talkface.head`), moves it, rasterises it larger than the picture, shades every pixel (a key light
-with wrapped diffuse term, a first-order spherical-harmonic ambient light, Blinn-Phong highlights, baked occlusion), blends
-hair, lashes and glasses over it and averages down. Alongside come exact landmarks and masks. It is not a path tracer: no
-cast shadows, no refraction.
+`render` shapes the head (`talkface.head`), moves it, rasterises it larger than the picture, shades every
+pixel (a key light with wrapped diffuse term, a first-order spherical-harmonic ambient light, Blinn-Phong
+highlights, baked occlusion), blends
+hair, lashes and glasses over it and averages down. Alongside come exact landmarks and masks. It is not a
+path tracer: no cast shadows, no refraction.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from torch.nn import functional
 from talkface.data.synthetic.appearance import Person
 from talkface.data.synthetic.atlas import FaceAtlas, atlas_coordinates, shared_atlas
 from talkface.data.synthetic.background import make_background
-from talkface.data.synthetic.shading import Surface, shade_layer, shade_surface
+from talkface.data.synthetic.pose import move, turn
+from talkface.data.synthetic.shading import Light, Surface, shade_layer, shade_surface
 from talkface.data.synthetic.texture import paint
 from talkface.data.synthetic.wear import KINDS, Rigid, build_glasses, build_long_hair, layer_faces
 from talkface.head import PARTS, HeadModel, rasterize_fragments
 from talkface.head.model import vertex_normals
 
-PIVOT = (0.0, -0.085, -0.075)
-"""Where the head turns on the neck (the atlas joint), metres in head coordinates."""
 _ANCHORS = ((0.365, 0.36), (0.635, 0.36), (0.5, 0.554))
 """Places of the eye centres and the nose base in the canonical crop."""
 
 
 @dataclass
 class RenderedFrames:
-    """Pictures of one person with exact truth; pixel coordinates have (0, 0) at the outer corner of the first pixel."""
+    """Pictures of one person with exact truth; pixel coordinates have (0, 0) at the outer corner of the
+    first pixel."""
 
     images: Tensor
     """(T, S, S, 3) uint8 sRGB."""
@@ -48,28 +49,24 @@ class RenderedFrames:
     """(T, S, S) bool: lips and what shows between them."""
 
 
-@dataclass
-class Light:
-    """Linear RGB intensities; directions are unit vectors in camera axes (x right, y up, z to the camera)."""
-
-    key_direction: Tensor
-    key_colour: Tensor
-    ambient: Tensor
-    """(4, 3): constant and x, y, z coefficients of the ambient light."""
-
-
 class Scene:
     """Camera, light and background drawn from one seed.
 
     Args:
         seed: the same seed gives the same scene.
         face_scale: share of the picture's side that the canonical crop of the neutral, unmoved head takes.
-        jitter: 1 varies `face_scale` by 12 % and the place of the face by 5 % of the picture; 0 frames it exactly.
+        jitter: 1 varies `face_scale` by 12 % and the place of the face by 5 % of the picture; 0 frames it
+        exactly.
         background_pictures: folder of the user's own pictures to mix in as backgrounds (half of the time).
     """
 
     def __init__(
-        self, seed: int, *, face_scale: float = 0.8, jitter: float = 1.0, background_pictures: str | Path | None = None
+        self,
+        seed: int,
+        *,
+        face_scale: float = 0.8,
+        jitter: float = 1.0,
+        background_pictures: str | Path | None = None,
     ) -> None:
         self.seed = int(seed)
         self.background_pictures = Path(background_pictures) if background_pictures is not None else None
@@ -96,7 +93,9 @@ class Scene:
         softness = uniform(0.25, 0.85)
         ambient = torch.zeros(4, 3)
         ambient[0] = 1 + 0.15 * torch.randn(3, generator=generator)
-        ambient[1:] = 0.28 * torch.randn(3, 1, generator=generator) + 0.08 * torch.randn(3, 3, generator=generator)
+        ambient[1:] = 0.28 * torch.randn(3, 1, generator=generator) + 0.08 * torch.randn(
+            3, 3, generator=generator
+        )
         ambient[2] += 0.18
         key, ambient = key * (1 - softness) * 1.5, ambient * softness
         # what a surface that faces the camera receives is brought near 1: cameras expose for faces
@@ -126,28 +125,6 @@ def _static_faces(head: HeadModel) -> tuple[Tensor, Tensor]:
     return head.faces[solid].contiguous(), head.parts[solid].contiguous()
 
 
-def rotation_matrices(angles: Tensor) -> Tensor:
-    """(T, 3) x (nod, positive = down), y (turn, positive = to the picture's right), z (tilt) -> (T, 3, 3) = Ry Rx Rz."""
-    cos, sin = angles.cos().unbind(-1), angles.sin().unbind(-1)
-    one, zero = torch.ones_like(cos[0]), torch.zeros_like(cos[0])
-    about_x = torch.stack([one, zero, zero, zero, cos[0], -sin[0], zero, sin[0], cos[0]], -1).view(-1, 3, 3)
-    about_y = torch.stack([cos[1], zero, sin[1], zero, one, zero, -sin[1], zero, cos[1]], -1).view(-1, 3, 3)
-    about_z = torch.stack([cos[2], -sin[2], zero, sin[2], cos[2], zero, zero, zero, one], -1).view(-1, 3, 3)
-    return about_y @ about_x @ about_z
-
-
-def turn(directions: Tensor, pose: Tensor, stiffness: Tensor) -> Tensor:
-    """Turn directions (T, V, 3) as `move` turns points."""
-    return torch.lerp(directions, directions @ rotation_matrices(pose[:, :3]).transpose(1, 2), stiffness[:, None])
-
-
-def move(vertices: Tensor, pose: Tensor, stiffness: Tensor) -> Tensor:
-    """Turn and shift the head (T, V, 3); `stiffness` (V,) is 1 on the head and falls to 0 on the shoulders."""
-    pivot = torch.tensor(PIVOT, device=vertices.device)
-    turned = (vertices - pivot) @ rotation_matrices(pose[:, :3]).transpose(1, 2) + pivot
-    return torch.lerp(vertices, turned, stiffness[:, None]) + pose[:, None, 3:]
-
-
 @torch.no_grad()
 def render(
     head: HeadModel,
@@ -165,7 +142,8 @@ def render(
     Args:
         head: model on `device`.
         actions: (T, 52) facial actions in the order of `talkface.head.ACTIONS`.
-        pose: (T, 6): rotations x, y, z in radians (see `rotation_matrices`) about the neck joint, then translation x, y, z
+        pose: (T, 6): rotations x, y, z in radians (see `rotation_matrices`) about the neck joint, then
+        translation x, y, z
             in metres; None = straight.
         scene: camera, light, background; None = `Scene(person.seed)`.
         size: side of the pictures; supersample: z-buffer pixels per picture pixel and axis.
@@ -178,7 +156,9 @@ def render(
     pose = torch.zeros(count, 6, device=device) if pose is None else pose.to(device, torch.float32)
     stage = _Stage(head, person, scene, size, supersample, device)
     parts = [stage.draw(actions[k : k + chunk], pose[k : k + chunk]) for k in range(0, count, chunk)]
-    return RenderedFrames(*(torch.cat([getattr(part, name) for part in parts]) for name in RenderedFrames.__annotations__))
+    return RenderedFrames(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in RenderedFrames.__annotations__)
+    )
 
 
 class _Stage:
@@ -218,7 +198,9 @@ class _Stage:
 
     def _rigid(self) -> Rigid:
         """Glasses and long hair, empty when the person wears neither."""
-        rigid = Rigid(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+        rigid = Rigid(
+            torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+        )
         neutral = self.neutral.cpu()
         if self.person.glasses:
             rigid = rigid.joined(build_glasses(self.head, self.person, neutral))
@@ -261,15 +243,18 @@ class _Stage:
             self.faces, torch.cat([behind[..., None], self.static[:, 3:].expand(batch, -1, -1)], dim=-1)
         )
         surface = Surface(
-            part=part, texel=texel, normal=functional.normalize(values[:, :3], dim=-1), occlusion=values[:, 5],
-            special=special, behind=details[:, 0], place=details[:, 1:], opening=opening[seen.batch[special]],
+            part=part, texel=texel, normal=functional.normalize(values[:, :3], dim=-1),
+
+            occlusion=values[:, 5], special=special, behind=details[:, 0], place=details[:, 1:], opening=opening[seen.batch[special]],
         )  # fmt: skip
         picture = self.background.expand(batch, side, side, 3).reshape(-1, 3).clone()
         picture[seen.pixel] = shade_surface(surface, person, self.texture, self.light, self.atlas)
         depth = torch.full((batch * side * side,), float("inf"), device=self.device)
         depth[seen.pixel] = seen.depth
         face_seen = torch.zeros(batch * side * side, dtype=torch.bool, device=self.device)
-        face_seen[seen.pixel] = self.texture.face_region[texel] & (part != PARTS.index("body")) & (part != PARTS.index("ear"))
+        face_seen[seen.pixel] = (
+            self.texture.face_region[texel] & (part != PARTS.index("body")) & (part != PARTS.index("ear"))
+        )
         in_mouth = torch.zeros_like(face_seen)
         in_mouth[seen.pixel] = self._is_mouth(part)
         inside = (part != PARTS.index("skin")) & (part != PARTS.index("ear")) & (part != PARTS.index("body"))
@@ -285,19 +270,22 @@ class _Stage:
         images = self._develop(picture.view(batch, side, side, 3))
         landmarks = true_marks[..., :2].contiguous()
         visible = self._visible(true_marks, depth.view(batch, side, side), covered.view(batch, side, side))
-        return RenderedFrames(images, landmarks, visible, self._shrink(face_seen, batch), self._shrink(in_mouth, batch))
+        return RenderedFrames(
+            images, landmarks, visible, self._shrink(face_seen, batch), self._shrink(in_mouth, batch)
+        )
 
     def _is_mouth(self, part: Tensor) -> Tensor:
         flags = torch.tensor(
-            [name in ("lips", "mouth", "upper_teeth", "lower_teeth", "tongue") for name in PARTS], device=self.device
+            [name in ("lips", "mouth", "upper_teeth", "lower_teeth", "tongue") for name in PARTS],
+            device=self.device,
         )
         return flags[part]
 
     def _draw_wear(
-        self, shaped: Tensor, rest_normals: Tensor, moved: Tensor, normals: Tensor, pose: Tensor, to_large: Tensor,
-        picture: Tensor, depth: Tensor, covered: Tensor, batch: int,
+        self, shaped: Tensor, rest_normals: Tensor, moved: Tensor, normals: Tensor, pose: Tensor,
+        to_large: Tensor, picture: Tensor, depth: Tensor, covered: Tensor, batch: int,
     ) -> None:  # fmt: skip
-        head, side = self.head, self.large
+        side = self.large
         cap = move(shaped + rest_normals * self.lift[:, None], pose, self.stiffness)
         vertices = [moved, cap]
         extra_static = [self.static, self.static]
@@ -316,7 +304,14 @@ class _Stage:
         fixed = seen.interpolate(self.wear_faces, torch.cat(extra_static))
         kind = self.wear_kinds[seen.face]
         colour, opacity = shade_layer(
-            kind, self.atlas.index(fixed[:, :2]), values, fixed[:, 3:], self.person, self.texture, self.light, self.atlas
+            kind,
+            self.atlas.index(fixed[:, :2]),
+            values,
+            fixed[:, 3:],
+            self.person,
+            self.texture,
+            self.light,
+            self.atlas,
         )
         picture[seen.pixel] = torch.lerp(picture[seen.pixel], colour, opacity[:, None])
         hides = (opacity > 0.6) & (kind != KINDS.index("lashes")) & (kind != KINDS.index("frame"))

@@ -1,13 +1,14 @@
-"""Colour of every visible point of a synthetic person: skin, eyes, teeth, tongue, cloth; hair, lashes, glasses.
+"""Colour of every visible point of a synthetic person: skin, eyes, teeth, tongue, cloth; hair, lashes,
+glasses.
 
-Diffuse light wraps around the terminator, most in red, which stands for subsurface scattering in skin; the inside of the
-mouth darkens with the distance behind the lips, less the wider the mouth is open. All colours are linear RGB.
+Diffuse light wraps around the terminator, most in red, which stands for subsurface scattering in skin; the
+inside of the mouth darkens with the distance behind the lips, less the wider the mouth is open. All colours
+are linear RGB.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,11 +20,18 @@ from talkface.data.synthetic.texture import Texture, step
 from talkface.data.synthetic.wear import KINDS
 from talkface.head import PARTS
 
-if TYPE_CHECKING:
-    from talkface.data.synthetic.scene import Light
-
 _WRAP = torch.tensor([0.30, 0.16, 0.12])
 _EYE_CENTRE = (0.0298, 0.0, 0.0)
+
+
+@dataclass
+class Light:
+    """Linear RGB intensities; directions are unit vectors in camera axes (x right, y up, z to the camera)."""
+
+    key_direction: Tensor
+    key_colour: Tensor
+    ambient: Tensor
+    """(4, 3): constant and x, y, z coefficients of the ambient light."""
 
 
 @dataclass
@@ -79,7 +87,9 @@ def highlight(normal: Tensor, light: Light, exponent: float) -> Tensor:
     return (normal @ half).clamp(min=0) ** exponent
 
 
-def shade_surface(surface: Surface, person: Person, texture: Texture, light: Light, atlas: FaceAtlas) -> Tensor:
+def shade_surface(
+    surface: Surface, person: Person, texture: Texture, light: Light, atlas: FaceAtlas
+) -> Tensor:
     """Linear RGB (P, 3) of the first layer."""
     base = texture.albedo[surface.texel]
     colour = base[:, :3] * illuminate(surface.normal, light, _WRAP, surface.occlusion)
@@ -103,15 +113,23 @@ def _shade_eye(surface: Surface, colour: Tensor, person: Person, light: Light, a
     radius = numbers["iris_radius"]
     white = torch.tensor([1.0, 0.93, 0.90], device=device) * numbers["sclera"]
     pink = torch.tensor([0.72, 0.36, 0.32], device=device)
-    white = torch.lerp(white.expand(len(angle), 3), pink.expand(len(angle), 3), (0.75 * step(angle, 0.5, 1.15))[:, None])
+    white = torch.lerp(
+        white.expand(len(angle), 3), pink.expand(len(angle), 3), (0.75 * step(angle, 0.5, 1.15))[:, None]
+    )
     fibres = 1 + 0.22 * torch.sin(around * 23 + 3 * torch.sin(around * 7)) + 0.15 * torch.sin(around * 61)
     ring = step(angle / radius, 0.55, 0.30) * 0.5
-    iris = person.iris.to(device) * (fibres * (0.75 + ring) * (1 - 0.6 * step(angle / radius, 0.80, 1.0)))[:, None]
+    iris = (
+        person.iris.to(device)
+        * (fibres * (0.75 + ring) * (1 - 0.6 * step(angle / radius, 0.80, 1.0)))[:, None]
+    )
     albedo = torch.lerp(white, iris, step(angle, radius + 0.03, radius - 0.03)[:, None])
     albedo = albedo * (1 - 0.97 * step(angle, numbers["pupil"] + 0.025, numbers["pupil"] - 0.025))[:, None]
     # the upper lid and its lashes shade the ball from above
     lid = 0.45 + 0.55 * step(direction[:, 1], 0.40, 0.05)
-    lit = illuminate(surface.normal, light, torch.full((3,), 0.4), surface.occlusion.clamp(min=0.35)) * lid[:, None]
+    lit = (
+        illuminate(surface.normal, light, torch.full((3,), 0.4), surface.occlusion.clamp(min=0.35))
+        * lid[:, None]
+    )
     glint = 0.9 * highlight(direction, light, 260.0) + 0.04 * highlight(direction, light, 20.0)
     return albedo * lit * 0.9 + glint[:, None] * light.key_colour.to(device)
 
@@ -119,8 +137,12 @@ def _shade_eye(surface: Surface, colour: Tensor, person: Person, light: Light, a
 def _depth_light(surface: Surface, light: Light, reach: float) -> Tensor:
     """Light inside the mouth (P, 3)."""
     extent = reach + 0.35 * surface.opening
-    fall = torch.exp(-surface.behind.clamp(min=0) / extent) * (0.35 + 0.65 * step(surface.opening, 0.0, 0.010))
-    flat = torch.lerp(surface.normal, torch.tensor([0.0, 0.3, 1.0], device=fall.device).expand_as(surface.normal), 0.4)
+    fall = torch.exp(-surface.behind.clamp(min=0) / extent) * (
+        0.35 + 0.65 * step(surface.opening, 0.0, 0.010)
+    )
+    flat = torch.lerp(
+        surface.normal, torch.tensor([0.0, 0.3, 1.0], device=fall.device).expand_as(surface.normal), 0.4
+    )
     return illuminate(functional.normalize(flat, dim=-1), light, torch.full((3,), 0.4)) * fall[:, None]
 
 
@@ -145,7 +167,9 @@ def _shade_teeth(surface: Surface, colour: Tensor, person: Person, light: Light,
     phase = arc / width
     gap = step((phase - phase.round()).abs(), 0.09, 0.0) * numbers["tooth_gap"]
     bulge = 1 - 1.2 * (phase - phase.floor() - 0.5) ** 2
-    root = torch.where(upper, step(surface.place[:, 1], -0.0625, -0.0605), step(surface.place[:, 1], -0.0785, -0.0805))
+    root = torch.where(
+        upper, step(surface.place[:, 1], -0.0625, -0.0605), step(surface.place[:, 1], -0.0785, -0.0805)
+    )
     white = person.teeth.to(device) * (bulge * (1 - gap))[:, None]
     gum = torch.tensor([0.52, 0.19, 0.18], device=device)
     albedo = torch.lerp(white, gum.expand_as(white), root[:, None])
@@ -162,7 +186,9 @@ def _pattern(atlas: FaceAtlas, name: str, place: Tensor) -> Tensor:
 def _shade_ear(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
     # hair grows beside and behind the ear at the same place of the atlas, not on it
     red = 0.5 * person.numbers["redness"]
-    albedo = person.skin.to(colour.device) * torch.tensor([1 + 0.08 * red, 1 - 0.16 * red, 1 - 0.14 * red]).to(colour.device)
+    albedo = person.skin.to(colour.device) * torch.tensor(
+        [1 + 0.08 * red, 1 - 0.16 * red, 1 - 0.14 * red]
+    ).to(colour.device)
     grain = 1 + 0.04 * _pattern(atlas, "blotches", surface.place[:, 1:])
     return albedo * grain[:, None] * illuminate(surface.normal, light, _WRAP, surface.occlusion)
 
@@ -183,8 +209,8 @@ _SHADERS = {
 
 
 def shade_layer(
-    kind: Tensor, texel: Tensor, normal: Tensor, place: Tensor, person: Person, texture: Texture, light: Light,
-    atlas: FaceAtlas,
+    kind: Tensor, texel: Tensor, normal: Tensor, place: Tensor, person: Person, texture: Texture,
+    light: Light, atlas: FaceAtlas,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Linear RGB (P, 3) and opacity (P,) of hair, lashes and glasses."""
     numbers, device = person.numbers, normal.device
@@ -200,7 +226,9 @@ def shade_layer(
         strands = atlas.noise["strands"].reshape(-1).to(device)[texel[rows]]
         end = 0.010 * strands - numbers["hair_length"] + 0.012
         aside = torch.atan2(spot[:, 0], spot[:, 2] + 0.075).abs()
-        opacity[rows] = step(spot[:, 1], end - 0.003, end + 0.003) * step(aside + 0.05 * strands, numbers["part"] - 0.25, numbers["part"] - 0.05)
+        opacity[rows] = step(spot[:, 1], end - 0.003, end + 0.003) * step(
+            aside + 0.05 * strands, numbers["part"] - 0.25, numbers["part"] - 0.05
+        )
     lashes = kind == KINDS.index("lashes")
     if lashes.any():
         rows, spot = lashes.nonzero().squeeze(1), place[lashes]
@@ -212,7 +240,9 @@ def shade_layer(
         colour[rows] = person.brows.to(device) * 0.35
     frame = (kind == KINDS.index("frame")).nonzero().squeeze(1)
     if len(frame):
-        tint = torch.tensor([numbers["frame_red"], numbers["frame_green"], numbers["frame_blue"]], device=device)
+        tint = torch.tensor(
+            [numbers["frame_red"], numbers["frame_green"], numbers["frame_blue"]], device=device
+        )
         tint = tint * (0.06 if numbers["frame_dark"] else 1.0) + 0.008
         metal = 0.5 * highlight(normal[frame], light, 30.0)
         colour[frame] = tint * lit[frame] + metal[:, None] * light.key_colour.to(device) * 0.5
@@ -220,8 +250,14 @@ def shade_layer(
     lens = (kind == KINDS.index("lens")).nonzero().squeeze(1)
     if len(lens):
         spot = place[lens]
-        sheen = step((spot[:, 0] * 0.6 + spot[:, 1] + 0.01 * numbers["part"]).sin().abs() * 100 % 2.5, 1.7, 2.2)
+        sheen = step(
+            (spot[:, 0] * 0.6 + spot[:, 1] + 0.01 * numbers["part"]).sin().abs() * 100 % 2.5, 1.7, 2.2
+        )
         glare = 0.6 * numbers["glare"] * sheen
-        colour[lens] = glare[:, None] * torch.tensor([0.75, 0.82, 0.9], device=device) / (glare + numbers["lens_tint"] + 1e-3)[:, None]
+        colour[lens] = (
+            glare[:, None]
+            * torch.tensor([0.75, 0.82, 0.9], device=device)
+            / (glare + numbers["lens_tint"] + 1e-3)[:, None]
+        )
         opacity[lens] = (numbers["lens_tint"] + glare).clamp(0, 0.97)
     return colour, opacity.clamp(0, 1)

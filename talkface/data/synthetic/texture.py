@@ -1,7 +1,8 @@
-"""Paint the atlas of one person: skin with its variations, lips, brows, beard, lids, wrinkles, and hair density.
+"""Paint the atlas of one person: skin with its variations, lips, brows, beard, lids, wrinkles, and hair
+density.
 
-Everything is a function of the atlas coordinates (s, t) in metres, of the 68 landmarks on the atlas and of periodic noise;
-no picture of a real person is involved.
+Everything is a function of the atlas coordinates (s, t) in metres, of the 68 landmarks on the atlas and of
+periodic noise; no picture of a real person is involved.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def blob(atlas: FaceAtlas, centre: tuple[float, float], radius: tuple[float, flo
 
 
 def polyline_distance(atlas: FaceAtlas, points: Tensor, reach: float = 0.013) -> tuple[Tensor, Tensor]:
-    """Distance of every texel to a polyline (n, 2), metres, and the place 0..1 along it; infinite beyond `reach`."""
+    """Distance of every texel to a polyline (n, 2), metres, and the place 0..1 along it; infinite beyond
+    `reach`."""
     whole, whole_place = torch.full((2, atlas.size, atlas.size), float("inf"))
     corners = torch.stack([points.amin(0) - reach, points.amax(0) + reach])
     first, last = atlas.to_texels(corners).long().clamp(0, atlas.size).tolist()
@@ -81,7 +83,9 @@ def _brows(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> Tens
         distance, place = polyline_distance(atlas, line)
         width = numbers["brow_width"] * (0.35 + 0.65 * step(place, 0.0, 0.55))
         edge = distance + bristles * 0.0009
-        opacity = torch.maximum(opacity, step(edge, width * 1.25, width * 0.45) * (0.6 + 0.4 * step(place, 0.0, 0.5)))
+        opacity = torch.maximum(
+            opacity, step(edge, width * 1.25, width * 0.45) * (0.6 + 0.4 * step(place, 0.0, 0.5))
+        )
     return (opacity * (0.85 + 0.25 * bristles) * numbers["brow_density"]).clamp(0, 1)
 
 
@@ -95,12 +99,22 @@ def _beard(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
     moustache = moustache * step(s + wobble + (nose - t) * 0.25, 0.040, 0.030)
     cheek = -0.030 + person.numbers["cheek_line"] - (0.11 - s) * 0.50
     sides = step(t + wobble, cheek + 0.004, cheek - 0.006) * step(s, 0.026, 0.036) * step(s, 0.125, 0.115)
-    chin = step(t + wobble, lip_bottom + 0.001, lip_bottom - 0.005) * (1 - 0.6 * blob(atlas, (0.018, -0.087), (0.008, 0.006)))
+    chin = step(t + wobble, lip_bottom + 0.001, lip_bottom - 0.005) * (
+        1 - 0.6 * blob(atlas, (0.018, -0.087), (0.008, 0.006))
+    )
     chin = chin * (1 - 0.6 * blob(atlas, (-0.018, -0.087), (0.008, 0.006)))
     throat = step(t + wobble, -0.150, -0.120)
     whole = torch.maximum(torch.maximum(moustache, sides), chin) * throat * (1 - step(atlas.lips, 0.2, 0.7))
-    goatee = torch.maximum(moustache, chin * step(s + wobble, 0.042, 0.034)) * step(s + wobble, corner[0] + 0.012, corner[0] + 0.005)
-    worn = {"none": 0 * whole, "stubble": whole, "moustache": moustache * step(t, lip_top - 0.012, lip_top - 0.004), "goatee": goatee, "full": whole}
+    goatee = torch.maximum(moustache, chin * step(s + wobble, 0.042, 0.034)) * step(
+        s + wobble, corner[0] + 0.012, corner[0] + 0.005
+    )
+    worn = {
+        "none": 0 * whole,
+        "stubble": whole,
+        "moustache": moustache * step(t, lip_top - 0.012, lip_top - 0.004),
+        "goatee": goatee,
+        "full": whole,
+    }
     return whole, worn[person.beard] * throat * (1 - step(atlas.lips, 0.2, 0.7))
 
 
@@ -109,7 +123,11 @@ def _scalp(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
     numbers, s, t = person.numbers, atlas.s.abs(), atlas.t
     locks = atlas.rolled("locks", generator)
     strands = atlas.rolled("strands", generator)
-    front = numbers["hairline"] + numbers["recession"] * torch.exp(-(((s - 0.045) / 0.018) ** 2)) - numbers["peak"] * torch.exp(-((s / 0.015) ** 2))
+    front = (
+        numbers["hairline"]
+        + numbers["recession"] * torch.exp(-(((s - 0.045) / 0.018) ** 2))
+        - numbers["peak"] * torch.exp(-((s / 0.015) ** 2))
+    )
     edge = front - (front - 0.028) * step(s, 0.062, 0.088)
     edge = edge - (0.028 + 0.010 + numbers["sideburn"]) * step(s, 0.088, 0.106)
     edge = edge - 0.075 * step(s, 0.135, 0.160)
@@ -125,17 +143,25 @@ def _scalp(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
         opacity = opacity * 0.75
     # flat on the neck and in front of the ears, full on the crown
     crown = step(t, -0.03, 0.06) * (1 - 0.6 * step(s, 0.075, 0.10) * step(t, 0.06, 0.02))
-    return opacity, step(above, -0.002, 0.030) * (0.15 + 0.85 * crown) * (1 + 0.15 * atlas.noise["patches"]).clamp(0.3, 1.6)
+    return opacity, step(above, -0.002, 0.030) * (0.15 + 0.85 * crown) * (
+        1 + 0.15 * atlas.noise["patches"]
+    ).clamp(0.3, 1.6)
 
 
 def _face_region(atlas: FaceAtlas) -> Tensor:
-    """(size, size) bool: above the jaw line of the landmarks (with 4 mm to spare), below the highest hairline."""
+    """(size, size) bool: above the jaw line of the landmarks (with 4 mm to spare), below the highest
+    hairline."""
     jaw = atlas.landmarks[:17]
     right = torch.searchsorted(jaw[:, 0].contiguous(), atlas.s[0].contiguous()).clamp(1, 16)[None]
     fraction = ((atlas.s - jaw[right - 1, 0]) / (jaw[right, 0] - jaw[right - 1, 0])).clamp(0, 1)
     edge = torch.lerp(jaw[right - 1, 1], jaw[right, 1], fraction)
     reach = jaw[16, 0] + 0.004
-    return (atlas.s.abs() < reach) & (atlas.t > edge - 0.004) & (atlas.t < 0.075) & (atlas.s.abs() < 0.135 - 0.9 * atlas.t.clamp(min=0))
+    return (
+        (atlas.s.abs() < reach)
+        & (atlas.t > edge - 0.004)
+        & (atlas.t < 0.075)
+        & (atlas.s.abs() < 0.135 - 0.9 * atlas.t.clamp(min=0))
+    )
 
 
 def paint(atlas: FaceAtlas, person: Person) -> Texture:
@@ -146,8 +172,12 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     blotches, patches = atlas.rolled("blotches", generator), atlas.rolled("patches", generator)
 
     # 1. Brightness and redness of bare skin.
-    tone = 1 + numbers["blotches"] * (0.6 * blotches + patches) + numbers["pores"] * (0.7 * pores + 0.5 * grain)
-    red = 0.5 * blob(atlas, (0.055, -0.035), (0.025, 0.02)) + 0.5 * blob(atlas, (-0.055, -0.035), (0.025, 0.02))
+    tone = (
+        1 + numbers["blotches"] * (0.6 * blotches + patches) + numbers["pores"] * (0.7 * pores + 0.5 * grain)
+    )
+    red = 0.5 * blob(atlas, (0.055, -0.035), (0.025, 0.02)) + 0.5 * blob(
+        atlas, (-0.055, -0.035), (0.025, 0.02)
+    )
     red = red + 0.6 * blob(atlas, (0, -0.038), (0.016, 0.012)) + 0.3 * blob(atlas, (0, -0.1), (0.02, 0.012))
     red = red + 0.8 * step(s.abs(), 0.118, 0.130) * step(t, -0.07, -0.05) * step(s.abs(), 0.2, 0.18)
     red = numbers["redness"] * red * (1 + 0.4 * blotches) + numbers["blush"] * 1.2 * (
@@ -159,7 +189,9 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     # 2. Wrinkles: thin dark lines, more with age.
     if numbers["wrinkles"] > 0:
         wave = torch.sin((t + 0.002 * patches + 0.0015 * torch.sin(s * 60)) / 0.0016 * 0.9)
-        forehead = step(wave, 0.55, 1.0) * step(t, 0.022, 0.03) * step(t, 0.07, 0.055) * step(s.abs(), 0.06, 0.04)
+        forehead = (
+            step(wave, 0.55, 1.0) * step(t, 0.022, 0.03) * step(t, 0.07, 0.055) * step(s.abs(), 0.06, 0.04)
+        )
         folds = torch.zeros(atlas.size, atlas.size)
         for side in (-1.0, 1.0):
             line = torch.tensor([[0.021 * side, -0.040], [0.031 * side, -0.055], [0.037 * side, -0.072]])
@@ -168,7 +200,9 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
             corner = marks[45] if side > 0 else marks[36]
             fan = torch.atan2(t - corner[1], (s - corner[0]) * side)
             reach = ((s - corner[0]) * side).clamp(min=0)
-            folds = folds + 0.6 * step(torch.cos(fan * 13), 0.6, 1.0) * step(reach, 0.003, 0.008) * step(reach, 0.02, 0.012) * step(fan.abs(), 0.9, 0.6)
+            folds = folds + 0.6 * step(torch.cos(fan * 13), 0.6, 1.0) * step(reach, 0.003, 0.008) * step(
+                reach, 0.02, 0.012
+            ) * step(fan.abs(), 0.9, 0.6)
         tone = tone * (1 - 0.28 * numbers["wrinkles"] * (0.7 * forehead + folds).clamp(0, 1.2))
 
     skin = person.skin * tone.clamp(0.3, 1.6)[..., None]
@@ -181,7 +215,10 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     # 3. Freckles and moles.
     if numbers["freckles"] > 0:
         place = blob(atlas, (0, -0.025), (0.07, 0.03))
-        cover(person.skin * torch.tensor([0.55, 0.42, 0.35]), 0.7 * step(pores, 1.6, 2.3) * place * numbers["freckles"] * 1.5)
+        cover(
+            person.skin * torch.tensor([0.55, 0.42, 0.35]),
+            0.7 * step(pores, 1.6, 2.3) * place * numbers["freckles"] * 1.5,
+        )
     for _ in range(int(numbers["moles"])):
         centre = torch.rand(2, generator=generator)
         radius = 0.0006 + 0.0012 * float(torch.rand((), generator=generator))
@@ -193,7 +230,9 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     border = step(atlas.lips + 0.06 * blotches, 0.25, 0.8) * person.lip_strength
     cover(person.lips * (1 + 0.10 * creases + 0.05 * blotches)[..., None], border)
     seam, _ = polyline_distance(atlas, torch.stack([marks[60], marks[61], marks[62], marks[63], marks[64]]))
-    skin.mul_(1 - numbers["lip_line"] * step(seam, 0.0022, 0.0006)[..., None] * torch.tensor([0.55, 0.8, 0.8]))
+    skin.mul_(
+        1 - numbers["lip_line"] * step(seam, 0.0022, 0.0006)[..., None] * torch.tensor([0.55, 0.8, 0.8])
+    )
     gloss = gloss + 1.2 * border
 
     # 5. Eye make-up, lid margins, brows.
@@ -211,11 +250,17 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
     # 6. Beard: shaved shadow, then hairs.
     bristles = atlas.rolled("bristles", generator)
     whole, worn = _beard(atlas, person, generator)
-    cover(person.hair * 0.6 + 0.3 * person.skin * torch.tensor([0.6, 0.7, 0.8]), numbers["shave"] * whole * (1 + 0.3 * grain))
+    cover(
+        person.hair * 0.6 + 0.3 * person.skin * torch.tensor([0.6, 0.7, 0.8]),
+        numbers["shave"] * whole * (1 + 0.3 * grain),
+    )
     density = worn * numbers["beard_density"]
     if person.beard == "stubble":
         density = density * step(grain + 0.5 * pores, 0.2, 1.4)
-    cover(person.hair * (0.85 + 0.5 * bristles.clamp(-1, 1.5))[..., None].clamp(min=0.2), density * (0.9 + 0.2 * bristles))
+    cover(
+        person.hair * (0.85 + 0.5 * bristles.clamp(-1, 1.5))[..., None].clamp(min=0.2),
+        density * (0.9 + 0.2 * bristles),
+    )
     gloss = gloss * (1 - 0.8 * worn)
 
     # 7. Scalp hair, and the scalp under it.
@@ -226,7 +271,9 @@ def paint(atlas: FaceAtlas, person: Person) -> Texture:
         opacity = opacity * step(grain + 0.6 * pores, -1.6, 0.6)
     cover(person.hair * 0.8, opacity * 0.9)
     hair = torch.cat([person.hair * shade[..., None], opacity[..., None]], dim=-1)
-    albedo = torch.cat([skin.clamp(0.002, 0.95), (gloss * numbers["gloss"] * (1 - 0.7 * opacity))[..., None]], dim=-1)
+    albedo = torch.cat(
+        [skin.clamp(0.002, 0.95), (gloss * numbers["gloss"] * (1 - 0.7 * opacity))[..., None]], dim=-1
+    )
     bare = _face_region(atlas) & (opacity < 0.5)
     return Texture(
         albedo=albedo.reshape(-1, 4),

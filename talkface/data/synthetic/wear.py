@@ -21,7 +21,8 @@ _SEGMENTS = 40
 
 @dataclass
 class Rigid:
-    """Mesh that moves with the skull, in head coordinates (metres): vertices (G, 3), faces (F, 3), kinds (F,) index into
+    """Mesh that moves with the skull, in head coordinates (metres): vertices (G, 3), faces (F, 3), kinds
+    (F,) index into
     KINDS."""
 
     vertices: Tensor
@@ -62,7 +63,8 @@ def build_glasses(head: HeadModel, person: Person, neutral: Tensor) -> Rigid:
     angle = torch.arange(_SEGMENTS) / _SEGMENTS * 2 * math.pi
     power = 2.0 / numbers["frame_square"]
     outline = torch.stack(
-        [angle.cos().sign() * angle.cos().abs() ** power, angle.sin().sign() * angle.sin().abs() ** power], dim=-1
+        [angle.cos().sign() * angle.cos().abs() ** power, angle.sin().sign() * angle.sin().abs() ** power],
+        dim=-1,
     )
 
     def curved(x: Tensor, y: Tensor) -> Tensor:
@@ -98,7 +100,9 @@ def build_glasses(head: HeadModel, person: Person, neutral: Tensor) -> Rigid:
         face(fan, "lens")
         # temple: from the outer edge of the rim back to the ear
         outer = vertices[1 + number * 4][0 if side > 0 else _SEGMENTS // 2]
-        ear = torch.stack([marks[16 if side > 0 else 0, 0] * 1.10, marks[16, 1] + 0.004, marks[16, 2] - 0.055])
+        ear = torch.stack(
+            [marks[16 if side > 0 else 0, 0] * 1.10, marks[16, 1] + 0.004, marks[16, 2] - 0.055]
+        )
         height = torch.tensor([0.0, max(0.0016, thickness * 0.7), 0.0])
         upper = add(torch.stack([outer + height, ear + height]))
         lower = add(torch.stack([outer - height, ear - height]))
@@ -107,13 +111,17 @@ def build_glasses(head: HeadModel, person: Person, neutral: Tensor) -> Rigid:
     right = float(eyes[1, 0] + 0.001 - half_width)
     x = torch.linspace(left, right, 9)
     arch = float(eyes[0, 1]) + 0.002 + 0.003 * (1 - ((x / max(right, 1e-4)) ** 2))
-    upper, lower = add(curved(x, arch + max(0.0010, thickness * 0.5))), add(curved(x, arch - max(0.0010, thickness * 0.5)))
+    upper, lower = (
+        add(curved(x, arch + max(0.0010, thickness * 0.5))),
+        add(curved(x, arch - max(0.0010, thickness * 0.5))),
+    )
     face(ribbon(upper, lower, closed=False), "frame")
     return Rigid(torch.cat(vertices), torch.cat(faces), torch.cat(kinds))
 
 
 def build_long_hair(head: HeadModel, person: Person, neutral: Tensor) -> Rigid:
-    """A curtain from temple to temple around the back, from the crown down to `hair_length` below the eyes."""
+    """A curtain from temple to temple around the back, from the crown down to `hair_length` below the
+    eyes."""
     numbers = person.numbers
     marks = neutral[head.landmarks]
     width = float(marks[16, 0] - marks[0, 0]) / 2

@@ -38,7 +38,15 @@ def test_people_are_various(people: list[Person]) -> None:
     brightness = torch.stack([person.skin for person in people]).mean(1)
     assert brightness.min() < 0.06 and brightness.max() > 0.6
     for person in people:
-        for colour in (person.skin, person.lips, person.hair, person.brows, person.iris, person.cloth, person.teeth):
+        for colour in (
+            person.skin,
+            person.lips,
+            person.hair,
+            person.brows,
+            person.iris,
+            person.cloth,
+            person.teeth,
+        ):
             assert ((colour >= 0) & (colour <= 1.2)).all()
 
 
@@ -68,11 +76,16 @@ def test_maps_are_finite_and_deterministic(atlas: FaceAtlas, people: list[Person
     for person in people[:6]:
         texture, again = paint(atlas, person), paint(atlas, person)
         assert torch.equal(texture.albedo, again.albedo) and torch.equal(texture.hair, again.hair)
-        assert texture.albedo.isfinite().all() and ((texture.albedo[:, :3] > 0) & (texture.albedo[:, :3] < 1)).all()
+        assert (
+            texture.albedo.isfinite().all()
+            and ((texture.albedo[:, :3] > 0) & (texture.albedo[:, :3] < 1)).all()
+        )
         assert ((texture.hair[:, 3] >= 0) & (texture.hair[:, 3] <= 1)).all()
 
 
-def test_bald_people_have_no_hair_on_the_crown_and_beards_darken_fair_chins(atlas: FaceAtlas, people: list[Person]) -> None:
+def test_bald_people_have_no_hair_on_the_crown_and_beards_darken_fair_chins(
+    atlas: FaceAtlas, people: list[Person]
+) -> None:
     crown = atlas.index(atlas.to_texels(torch.tensor([0.0, 0.10])))
     chin = atlas.index(atlas.to_texels(torch.tensor([0.0, -0.100])))
     for style, expected in (("bald", 0.0), ("short", 1.0)):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from talkface.data.synthetic.appearance import sample_person
 from talkface.data.synthetic.background import make_background
-from talkface.data.synthetic.scene import Scene, render, rotation_matrices
+from talkface.data.synthetic.pose import rotation_matrices
+from talkface.data.synthetic.scene import Scene, render
 from talkface.errors import TalkfaceError
 from talkface.head import ACTIONS, HeadModel
 
@@ -42,7 +43,9 @@ def test_shapes_and_types(head: HeadModel) -> None:
 
 def test_other_people_and_scenes_look_different(head: HeadModel) -> None:
     pictures = [
-        render(head, sample_person(person, head), torch.zeros(1, 52), None, Scene(scene), size=48).images.float()
+        render(
+            head, sample_person(person, head), torch.zeros(1, 52), None, Scene(scene), size=48
+        ).images.float()
         for person, scene in ((5, 5), (6, 5), (5, 6))
     ]
     assert (pictures[0] - pictures[1]).abs().mean() > 3
@@ -60,7 +63,12 @@ def test_landmarks_lie_on_the_face(head: HeadModel) -> None:
         mouth = frames.mouth_mask[0]
         ys, xs = mouth.nonzero().unbind(1)
         low, high = frames.landmarks[0, 48:68].amin(0), frames.landmarks[0, 48:68].amax(0)
-        assert xs.min() > low[0] - 6 and xs.max() < high[0] + 6 and ys.min() > low[1] - 6 and ys.max() < high[1] + 6
+        assert (
+            xs.min() > low[0] - 6
+            and xs.max() < high[0] + 6
+            and ys.min() > low[1] - 6
+            and ys.max() < high[1] + 6
+        )
 
 
 def test_mouth_mask_and_lip_gap_grow_with_the_jaw(head: HeadModel) -> None:
@@ -76,13 +84,18 @@ def test_the_inside_of_an_open_mouth_is_not_lip_coloured(head: HeadModel) -> Non
     frames = render(head, sample_person(9, head), act(jawOpen=0.8)[None], None, Scene(9), size=128)
     marks = frames.landmarks[0]
     x, top, bottom = int(marks[62, 0]), float(marks[62, 1]), float(marks[66, 1])
-    inside = frames.images[0, round(top + 0.25 * (bottom - top)) : round(top + 0.6 * (bottom - top)), x].float().mean()
+    inside = (
+        frames.images[0, round(top + 0.25 * (bottom - top)) : round(top + 0.6 * (bottom - top)), x]
+        .float()
+        .mean()
+    )
     lip = frames.images[0, int((marks[57, 1] + bottom) / 2), x].float().mean()
     assert inside < 0.8 * lip
 
 
 def test_framing_is_the_canonical_crop(head: HeadModel) -> None:
-    """Without jitter and at scale 1, the three anchors fall on their places in the crop as well as a similarity can."""
+    """Without jitter and at scale 1, the three anchors fall on their places in the crop as well as a
+    similarity can."""
     person = sample_person(12, head)
     for scale in (1.0, 0.5):
         scene = Scene(12, face_scale=scale, jitter=0.0)
@@ -97,7 +110,9 @@ def test_framing_is_the_canonical_crop(head: HeadModel) -> None:
 def test_pose_moves_the_head_as_said(head: HeadModel) -> None:
     pose = torch.zeros(4, 6)
     pose[1, 0], pose[2, 1], pose[3, 3] = 0.3, 0.4, 0.02
-    marks = render(head, sample_person(1, head), torch.zeros(4, 52), pose, Scene(1, jitter=0.0), size=96).landmarks
+    marks = render(
+        head, sample_person(1, head), torch.zeros(4, 52), pose, Scene(1, jitter=0.0), size=96
+    ).landmarks
     nose = marks[:, 30]
     assert nose[1, 1] > nose[0, 1] + 2  # nods down
     assert nose[2, 0] > nose[0, 0] + 2  # turns to the picture's right
@@ -113,7 +128,9 @@ def test_a_turned_head_hides_its_far_side(head: HeadModel) -> None:
 
 def test_rotation_matrices_are_rotations() -> None:
     matrices = rotation_matrices(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(matrices @ matrices.transpose(1, 2), torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        matrices @ matrices.transpose(1, 2), torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(torch.linalg.det(matrices), torch.ones(5))
 
 
@@ -122,7 +139,14 @@ def test_blink_hides_the_eyes(head: HeadModel) -> None:
     person = sample_person(21, head)
     person.glasses = False
     person.hair_style = "short"
-    frames = render(head, person, torch.stack([act(), act(eyeBlinkLeft=1.0, eyeBlinkRight=1.0)]), None, Scene(21), size=128)
+    frames = render(
+        head,
+        person,
+        torch.stack([act(), act(eyeBlinkLeft=1.0, eyeBlinkRight=1.0)]),
+        None,
+        Scene(21),
+        size=128,
+    )
     x0, y0 = frames.landmarks[0, 36:42].amin(0).long().tolist()
     x1, y1 = frames.landmarks[0, 36:42].amax(0).long().tolist()
     eye = frames.images[:, y0 : y1 + 1, x0 : x1 + 1].float().mean(-1).flatten(1)
