@@ -9,9 +9,12 @@ Importing this costs seconds (Lightning, jsonargparse); only the verbs that trai
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +26,14 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from talkface.errors import TalkfaceError
 from talkface.training.callbacks import SeedEveryStep
 
+QUIET = (
+    ".*LightningCLI's args parameter.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*ModelCheckpoint with manual optimization.*",
+    ".*in eval mode at the start of training.*",
+    ".*your dataloader is not resumable.*",
+)
+"""Warnings about what is done on purpose here (the order of the data resumes by itself, see `data.order`)."""
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -40,6 +51,10 @@ def shorten(message: str) -> str:
     than about types is the useful one.
     """
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    for line in lines:
+        # an object inside an object has been through here already
+        if "configuration: " in line:
+            return line[line.index("configuration: ") :]
     where = ""
     for position, line in enumerate(lines):
         found = re.search(r"Problem with given class_path '([^']+)'", line)
@@ -50,6 +65,7 @@ def shorten(message: str) -> str:
         if found and "Problem with given class_path" not in following and "Expected a" not in following:
             return f"configuration: {where}: {following}; correct that name or value"
     for pattern in (
+        "found duplicate key",
         "is not accepted",
         "not allowed",
         "Key .* is required",
@@ -83,24 +99,36 @@ def agree(config: Namespace) -> None:
     factor, channels = 1, 3
     if isinstance(first_stage, Namespace):
         arguments = first_stage.get("init_args", Namespace())
-        _set(arguments, "image_size", size, "model.first_stage")
+        hand_over(first_stage, "model.first_stage", image_size=size)
         factor = 2 ** (len(arguments.get("channel_mult") or (1,)) - 1)
         channels = arguments.get("latent_channels") or channels
     latent_size = None if size is None else size // factor
     if isinstance(network, Namespace):
-        _set(network.get("init_args", Namespace()), "image_size", latent_size, "model.network")
-    named = conditioner.get("init_args", Namespace()).get("conditioners") if isinstance(conditioner, Namespace) else None
-    for name, one in (named or {}).items():
-        arguments = one.get("init_args", Namespace())
-        where = f"model.conditioner.{name}"
-        _set(arguments, "window", window, where)
-        _set(arguments, "latent_size", latent_size, where)
-        _set(arguments, "latent_channels", channels, where)
+        hand_over(network, "model.network", image_size=latent_size)
+    if isinstance(conditioner, Namespace):
+        for name, one in (conditioner.get("init_args", Namespace()).get("conditioners") or {}).items():
+            hand_over(
+                one,
+                f"model.conditioner.{name}",
+                window=window,
+                image_size=size,
+                latent_size=latent_size,
+                latent_channels=channels,
+            )
 
 
-def _set(arguments: Namespace, name: str, value: Any, where: str) -> None:
-    if value is not None and name in arguments:
-        arguments[name] = value
+def hand_over(part: Namespace, where: str, **values: Any) -> None:
+    """Set those arguments of `part` that its class takes; refuse one that was given another value."""
+    arguments = part.get("init_args", Namespace())
+    module, _, name = part["class_path"].rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters
+    for key, value in values.items():
+        if value is None or key not in parameters:
+            continue
+        given, default = arguments.get(key), parameters[key].default
+        if given is not None and given not in (value, default):
+            raise TalkfaceError(f"configuration: {where}.{key}: {given}; the data says {value}; leave it out here")
+        arguments[key] = value
 
 
 class FitCLI(LightningCLI):
@@ -144,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise TalkfaceError(f"verb: {arguments[0] if arguments else 'none'}; allowed {', '.join(VERBS)}")
     os.environ.setdefault("PYTORCH_LIGHTNING_SUPPRESS_TIPS", "1")
     torch.set_float32_matmul_precision("high")
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message=message)
     try:
         build(arguments)
     except TalkfaceError as error:

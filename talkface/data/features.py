@@ -100,11 +100,11 @@ def compute_features(
     clips = sorted((clip for clip in corpus if clip.has_audio), key=lambda clip: clip.shard)
     wanted = {clip.content_hash for clip in clips}
     done_path = folder / "features.json"
-    if done_path.is_file() and wanted <= set(json.loads(done_path.read_text())["places"]):
+    places: dict[str, Any] = json.loads(done_path.read_text())["places"] if done_path.is_file() else {}
+    if wanted and wanted <= set(places):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     encoder = encoder.to(device).eval()
-    places: dict[str, Any] = {}
     done = 0
     for shard, group in groupby(clips, key=lambda clip: clip.shard):
         members = list(group)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from talkface.data.base import Corpus
-from talkface.data.features import FeatureStore, compute_features
+from talkface.data.features import FeatureStore, compute_features, encoder_key
 from talkface.data.images import ImageDataset, list_pictures
 from talkface.data.order import EpochSampler
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
@@ -191,10 +191,7 @@ class TalkingDataModule(CorpusDataModule):
     def prepare_data(self) -> None:
         super().prepare_data()
         if self.encoder is not None:
-            for split in self.splits():
-                compute_features(
-                    Corpus(str(self.corpus), split), self.encoder, self.encoder_device, show_progress
-                )
+            compute_features(Corpus(str(self.corpus)), self.encoder, self.encoder_device, show_progress)
 
     def feature_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation (feature_dim,) of the training features, from at most 200 clips."""
@@ -230,7 +227,7 @@ class TalkingDataModule(CorpusDataModule):
         corpus = Corpus(str(self.corpus), split)
         features = None
         if self.encoder is not None:
-            features = FeatureStore(compute_features(corpus, self.encoder, self.encoder_device))
+            features = FeatureStore(corpus.folder / "features" / encoder_key(self.encoder))
         return TalkingDataset(corpus, features, **self.same, **augmentation)  # type: ignore[arg-type]
 
 

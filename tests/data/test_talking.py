@@ -160,6 +160,10 @@ def test_features_are_cached_by_encoder_and_content(train_corpus: Corpus, featur
     (folder / "train-0.json").unlink()
     compute_features(train_corpus, Counting(3.0))
     assert len(seen) == 2 * len(train_corpus) + 1
+    # another split adds its clips and keeps these
+    everything = Corpus(train_corpus.folder)
+    compute_features(Corpus(train_corpus.folder, "val"), Counting(3.0))
+    assert all(FeatureStore(folder).read(clip).shape[1] == 2 for clip in everything)
     with pytest.raises(TalkfaceError, match="Linear has no 'feature_rate'"):
         compute_features(train_corpus, nn.Linear(1, 1))
 

@@ -1,0 +1,172 @@
+"""Every YAML under conf/ parses and builds; mistakes stop with one line; shared values reach the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("jsonargparse")
+
+from talkface.checkpoint import instantiate
+from talkface.errors import TalkfaceError
+from talkface.fit import build, main, shorten
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+ALL = sorted(CONF.rglob("*.yaml"))
+RUNS = [path for path in ALL if path.parent.name not in ("network", "solver")]
+PAPER = [path for path in RUNS if path.stem == "talking_mead" or path.parent.name == "talking_mead"]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(CONF))
+
+
+def without_downloads(path: Path, folder: Path) -> list[str]:
+    """Overrides that replace what would be fetched from a hub by files of the same layout with random numbers."""
+    text = path.read_text()
+    options = []
+    if "vision.LPIPS" in text:
+        torchvision = pytest.importorskip("torchvision")
+        weights = folder / "vgg16.pth"
+        if not weights.is_file():
+            state = torchvision.models.vgg16(weights=None).features.state_dict()
+            torch.save({f"features.{key}": value for key, value in state.items()}, weights)
+        options += ["--model.init_args.loss.init_args.perceptual.init_args.backbone", str(weights)]
+    if "encoder:" in text:
+        # built for real in `test_sound_encoders_fit`; the meta device has no numbers to compute filters from
+        options += ["--data.init_args.encoder", "null"]
+    return options
+
+
+@pytest.fixture(scope="module")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+def build_without_memory(path: Path, folder: Path, *options: str) -> Any:
+    """Build everything a YAML names; parameters take no memory (meta device)."""
+    with torch.device("meta"):
+        return build(["--config", str(path), *without_downloads(path, folder), *options], run=False)
+
+
+def test_the_sweep_sees_all_files() -> None:
+    assert len(RUNS) >= 15 and len(PAPER) == 10
+    assert {path.parent.name for path in ALL} == {"conf", "network", "smoke", "solver", "synth", "talking_mead"}
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_builds(path: Path, weights_folder: Path) -> None:
+    assert path.read_text().startswith(f"# talkface fit --config conf/{name(path)}\n")
+    cli = build_without_memory(path, weights_folder)
+    module, data = cli.model, cli.datamodule
+    batch_image = 128 if "smoke" not in path.parts else 32
+    first_stage = module.first_stage
+    assert first_stage.image_size == batch_image
+    if hasattr(module, "network"):
+        assert module.network.image_size == batch_image // first_stage.downsample_factor
+        assert module.conditioner.conditioners["frames"].latent_size == module.network.image_size
+        if "audio" in module.conditioner.conditioners:
+            assert module.conditioner.conditioners["audio"].window == data.window
+    if cli.trainer.logger is not None:
+        checkpoints = [c for c in cli.trainer.callbacks if type(c).__name__ == "ModelCheckpoint"]
+        assert checkpoints and checkpoints[0].save_last and checkpoints[0].dirpath.endswith("checkpoints")
+
+
+@pytest.mark.parametrize("path", [p for p in RUNS if "LogMelEncoder" in p.read_text()], ids=name)
+def test_sound_encoders_fit(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    encoder = instantiate(config["data"]["init_args"]["encoder"])
+    audio = config["model"]["init_args"]["conditioner"]["init_args"]["conditioners"]["audio"]
+    assert audio["init_args"]["feature_dim"] == encoder.feature_dim
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p not in RUNS], ids=name)
+def test_single_objects_build(path: Path) -> None:
+    with torch.device("meta"):
+        made = instantiate(yaml.safe_load(path.read_text()))
+    assert type(made).__name__ in ("UNet", "VQGAN", "DDIM")
+
+
+def test_numbers_of_the_thesis(weights_folder: Path) -> None:
+    cli = build_without_memory(CONF / "talking_mead.yaml", weights_folder)
+    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
+    assert count(cli.model.network) == 163_158_883
+    assert count(cli.model.first_stage) == 60_605_598
+    assert count(cli.model.conditioner.conditioners["audio"]) == 483_091
+    assert count(cli.model.conditioner.conditioners["emotion"]) == 2_304
+    assert cli.model.learning_rate == 3.2e-5 and cli.datamodule.batch_size == 32 and cli.trainer.max_epochs == 250
+
+
+def test_rows_of_the_tables_differ_as_they_say(weights_folder: Path) -> None:
+    found = {}
+    for path in PAPER:
+        cli = build_without_memory(path, weights_folder)
+        found[path.stem] = (
+            sorted(cli.model.conditioner.conditioners),
+            cli.model.conditioner.context_dim,
+            cli.model.network.in_channels,
+            cli.datamodule.window,
+        )
+    emotion, plain = ["audio", "emotion", "frames"], ["audio", "frames"]
+    assert found == {
+        "talking_mead": (emotion, 1024, 9, 8),
+        "emotion_no_mask": (emotion, 1024, 6, 4),
+        "window_4": (emotion, 1024, 9, 4),
+        "mask_landmarks": (["audio", "frames", "landmarks"], 896, 9, 4),
+        "mask": (plain, 768, 9, 4),
+        "asr_mask": (plain, 64, 9, 4),
+        "window_1": (emotion, 1024, 9, 1),
+        "window_2": (emotion, 1024, 9, 2),
+        "window_16": (emotion, 1024, 9, 16),
+        "asr_window_8": (emotion, 320, 9, 8),
+    }
+
+
+SMOKE = CONF / "smoke" / "talking.yaml"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("learning_rate: 1.0e-3", "lerning_rate: 1.0e-3", "lerning_rate"),
+        ("model_channels: 16", "model_chanels: 16", "model_chanels"),
+        ("feature_dim: 80", "feature_dims: 80", "feature_dims"),
+        ("batch_size: 4", "batchsize: 4", "batchsize"),
+        ("max_steps: 20", "max_step: 20", "max_step"),
+        ("networks.unet.UNet", "networks.unet.Unet", "Unet"),
+        ("max_steps: 20", "max_steps: many", "many"),
+        ("identities: 3", "identity: 3", "identity"),
+        ("in_channels: 9", "in_channels: 6", "in_channels of the network: 6; allowed: 9"),
+        ("window: 4, mode", "window: 7, mode", "audio.window: 7; the data says 4"),
+        ("dim: 16, embedding_dim: 32", "dim: 16, dim: 32", "duplicate key"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    before: str, after: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SMOKE.read_text()
+    assert before in text
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(text.replace(before, after, 1))
+    assert main(["fit", "--config", str(broken)]) == 2
+    error = capsys.readouterr().err.strip()
+    lines = [line for line in error.splitlines() if line.startswith("talkface: error:")]
+    assert len(lines) == 1 and expected in lines[0]
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("runs"))
+
+
+def test_missing_files_and_verbs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+    with pytest.raises(TalkfaceError, match="verb: train; allowed fit"):
+        main(["train"])
+
+
+def test_shorten_keeps_a_plain_message() -> None:
+    assert "something odd" in shorten("something odd")
