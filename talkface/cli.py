@@ -94,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--bundle", metavar="NAME|PATH", action="append", help="also check this bundle")
     doctor.add_argument("--debug", action="store_true", help="show tracebacks")
     doctor.set_defaults(run=_doctor)
+    _add_export(verbs)
     version = verbs.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     for verb, text in (
@@ -185,6 +186,18 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_sample_video)
 
 
+def _add_export(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser("export", help="turn a training checkpoint into a bundle for sample-video")
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=Path, metavar="CKPT", help="written by talkface fit")
+    add("--config", required=True, type=Path, metavar="YAML", help="the configuration of that training")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="the bundle")
+    add("--base", default="default", metavar="NAME|PATH", help="bundle whose face finder is used")
+    add("--card", type=Path, metavar="FILE", help="model card to put into it")
+    add("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(run=_export)
+
+
 def _sample_video(options: argparse.Namespace) -> int:
     _check_input("--audio", options.audio)
     _check_input("--id", options.id)
@@ -245,6 +258,18 @@ def _sample_video(options: argparse.Namespace) -> int:
             f"talkface: {result.frames_without_face} frames show no face and are unchanged", file=sys.stderr
         )
     print(f"{options.out}: {written} frames, {float(written / result.fps):.2f} s")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    _check_input("--checkpoint", options.checkpoint)
+    _check_input("--config", options.config)
+    if options.card is not None:
+        _check_input("--card", options.card)
+    from talkface.export import export_bundle
+
+    folder = export_bundle(options.checkpoint, options.config, options.out, options.base, options.card)
+    print(f"{folder}: use it with talkface sample-video --bundle '{folder}'")
     return 0
 
 

@@ -19,9 +19,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from talkface import cli
+from talkface.checkpoint import load_bundle
 from talkface.experts import faces
 from talkface.experts.face_landmarks import KnownLandmarks
 from talkface.media import VideoReader, VideoWriter, read_image
@@ -582,3 +584,64 @@ def test_the_first_frame_of_a_crop_is_the_face(talk, sound: Path, picture: Path)
     array = read_image(picture)
     crop = AlignedCrop.from_landmarks(array, finder.find(array)[0].points, size=32)
     assert np.abs(upper - crop.image[:12]).mean() < 6
+
+
+# --- export ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_files(tmp_path: Path, tiny_bundle: Path) -> tuple[Path, Path]:
+    """What `talkface fit` leaves behind: a checkpoint of the tiny bundle's networks and its YAML."""
+    bundle = load_bundle(tiny_bundle)
+    trained = ("network", "first_stage", "conditioner")
+    state = {
+        f"{part}.{key}": value for part in trained for key, value in bundle.part(part).state_dict().items()
+    }
+    arguments = {part: bundle.specs[part] for part in trained}
+    arguments |= {"schedule": bundle.meta["schedule"], "prediction_type": "epsilon", "learning_rate": 1e-3}
+    checkpoint, config = tmp_path / "last.ckpt", tmp_path / "talking.yaml"
+    torch.save({"state_dict": state, "hyper_parameters": arguments, "epoch": 3}, checkpoint)
+    config.write_text(
+        "data:\n  class_path: talkface.data.modules.TalkingDataModule\n  init_args:\n"
+        "    encoder: {class_path: talkface.experts.speech.LogMelEncoder, init_args: {bands: 8}}\n"
+        "    window: 2\n    window_rate: 25.0\n    image_size: 32\n"
+    )
+    return checkpoint, config
+
+
+def test_a_training_becomes_a_bundle_that_makes_the_same_film(
+    talk, run_files, tiny_bundle: Path, sound: Path, picture: Path, tmp_path: Path
+) -> None:
+    checkpoint, config = run_files
+    out = tmp_path / "mine"
+    arguments = ["--checkpoint", str(checkpoint), "--config", str(config), "--base", str(tiny_bundle)]
+    assert cli.main(["export", *arguments, "--out", str(out)]) == 0
+    steps = ("--num-inference-steps", "3", "--guidance-scale", "1")
+    film = list(made(talk(sound, picture, *steps, "--bundle", str(out)), 10))
+    meta = load_bundle(out).meta
+    assert meta["emotions"][1] == "happy"
+    again = shutil.copytree(tiny_bundle, tmp_path / "again")
+    description = json.loads((again / "bundle.json").read_text())
+    description["meta"]["timestep_spacing"] = "trailing"
+    (again / "bundle.json").write_text(json.dumps(description))
+    expected = list(made(talk(sound, picture, *steps, "--bundle", str(again)), 10))
+    assert np.array_equal(film, expected)
+
+
+def test_export_refuses_what_is_no_talking_face(run_files, tiny_bundle: Path, tmp_path: Path, capsys) -> None:
+    checkpoint, config = run_files
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("trainer: {}\n")
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": {}}, other)
+    for files, words in (
+        ((checkpoint, empty), "no readable data section"),
+        ((other, config), "not described by a class path"),
+        ((config, config), "cannot be read safely"),
+    ):
+        arguments = ["--checkpoint", str(files[0]), "--config", str(files[1]), "--base", str(tiny_bundle)]
+        assert cli.main(["export", *arguments, "--out", str(tmp_path / "out")]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert words in lines[0]
+    assert not (tmp_path / "out").exists()

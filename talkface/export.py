@@ -1,0 +1,97 @@
+"""From a training run to a bundle that `sample-video` reads.
+
+The checkpoint of `talkface fit` knows the trained networks (class paths, arguments, averaged weights); the
+YAML of the run knows what they were trained on (sound encoder, window, mask); the face finder comes from
+another bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from talkface.checkpoint import instantiate, load_bundle, read_training_checkpoint, save_bundle
+from talkface.data.base import EMOTIONS
+from talkface.errors import TalkfaceError
+
+TRAINED = ("network", "first_stage", "conditioner")
+CARD = "# Model card\n\nTrained with `talkface fit`, exported from {checkpoint}. Not evaluated, no licence.\n"
+
+
+def export_bundle(
+    checkpoint: Path, config: Path, out: Path, base: str = "default", card: Path | None = None
+) -> Path:
+    """Write the bundle `out` and return its folder.
+
+    Args:
+        checkpoint: `.ckpt` of `talkface.training.diffusion.DiffusionModule`; its averaged weights are taken.
+        config: the YAML that was trained with.
+        base: bundle whose face finder is taken over.
+        card: model card to put into the bundle.
+
+    Raises:
+        TalkfaceError: a file is missing, damaged or of another kind of training.
+    """
+    trained = read_training_checkpoint(checkpoint)
+    arguments = trained.get("hyper_parameters", {})
+    data = _data_section(config)
+    specs = {name: _spec(arguments, name, checkpoint) for name in TRAINED}
+    parts = {name: _build(spec, trained["state_dict"], name, checkpoint) for name, spec in specs.items()}
+    finder = load_bundle(base, parts=["landmarks"])
+    specs["landmarks"], parts["landmarks"] = finder.specs["landmarks"], finder.part("landmarks")
+    specs["speech"] = _spec(data, "encoder", config)
+    parts["speech"] = instantiate(specs["speech"])
+    emotional = "emotion" in specs["conditioner"]["init_args"].get("conditioners", {})
+    meta = {
+        "image_size": int(data.get("image_size", 128)),
+        "schedule": _spec(arguments, "schedule", checkpoint),
+        "prediction_type": str(arguments.get("prediction_type", "epsilon")),
+        "window": int(data.get("window", 4)),
+        "window_rate": data.get("window_rate"),
+        "mask": str(data.get("mask_kind", "lower_face")),
+        "num_inference_steps": 20,
+        "guidance_scale": {"audio": 1.0},
+        "timestep_spacing": "trailing",
+        "emotions": list(EMOTIONS) if emotional else [],
+    }
+    text = card.read_text(encoding="utf-8") if card else CARD.format(checkpoint=checkpoint.name)
+    return save_bundle(out, parts, specs, text, meta)
+
+
+def _data_section(config: Path) -> Mapping[str, Any]:
+    try:
+        loaded: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=True)
+        return dict(loaded["data"]["init_args"])
+    except (OSError, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
+        raise TalkfaceError(
+            f"config: {config} has no readable data section ({type(error).__name__}); "
+            "give the YAML of the training"
+        ) from error
+
+
+def _spec(arguments: Mapping[str, Any], name: str, source: Path) -> dict[str, Any]:
+    spec = arguments.get(name)
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        raise TalkfaceError(
+            f"{source}: '{name}' is not described by a class path; give a training of a talking face "
+            "(DiffusionModule with TalkingDataModule)"
+        )
+    return {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
+
+
+def _build(spec: dict[str, Any], state: Mapping[str, Any], name: str, source: Path) -> nn.Module:
+    module = instantiate(spec)
+    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TalkfaceError(
+            f"{source}: the weights of '{name}' do not fit its description: {reason}"
+        ) from error
+    return module
