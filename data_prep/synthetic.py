@@ -3,8 +3,8 @@
     python data_prep/synthetic.py --out corpora/synth --identities 200 --clips 10
     python data_prep/synthetic.py --out corpora/synth --identities 200 --clips 10 --dry-run
 
-An interrupted run continues where it stopped when the same command is given again; a finished one is left alone.
-The same seed gives the same corpus whatever the number of workers.
+An interrupted run continues where it stopped when the same command is given again; a finished one is left
+alone. The same seed gives the same corpus whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     default = SyntheticRecipe()
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--out", required=True, type=Path, help="folder of the corpus")
-    made.add_argument("--identities", type=int, default=default.identities, help="people in all splits together")
+    made.add_argument(
+        "--identities", type=int, default=default.identities, help="people in all splits together"
+    )
     made.add_argument("--clips", type=int, default=default.clips_per_identity, help="clips per person")
     made.add_argument("--seed", type=int, default=default.seed)
     made.add_argument("--fps", type=float, default=default.fps)
@@ -52,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         try:
             val_share, test_share = (float(part) for part in options.splits.split(","))
         except ValueError as error:
-            raise TalkfaceError(f"--splits: {options.splits!r}; give two shares, for example 0.05,0.05") from error
+            raise TalkfaceError(
+                f"--splits: {options.splits!r}; give two shares, for example 0.05,0.05"
+            ) from error
         recipe = SyntheticRecipe(
             identities=options.identities,
             clips_per_identity=options.clips,

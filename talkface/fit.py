@@ -1,8 +1,9 @@
 """`talkface fit|validate|test|predict`: training from one YAML file.
 
-A YAML is a constructor call per object (`class_path` and `init_args`); a mistyped name stops the program before
-anything is built, with one line. Values that several objects must share (size of the pictures, window of the
-sound) are given once, to the data, and handed to the model here; a model that says otherwise is refused.
+A YAML is a constructor call per object (`class_path` and `init_args`); a mistyped name stops the program
+before anything is built, with one line. Values that several objects must share (size of the pictures,
+window of the sound) are given once, to the data, and handed to the model here; a model that says otherwise
+is refused.
 
 Importing this costs seconds (Lightning, jsonargparse); only the verbs that train do.
 """
@@ -47,8 +48,8 @@ class Parser(LightningArgumentParser):
 def shorten(message: str) -> str:
     """The one line of a jsonargparse message that names the mistake.
 
-    Its messages repeat every type that was tried at every level; the deepest complaint that is about content rather
-    than about types is the useful one.
+    Its messages repeat every type that was tried at every level; the deepest complaint that is about
+    content rather than about types is the useful one.
     """
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
     for line in lines:
@@ -84,8 +85,8 @@ def shorten(message: str) -> str:
 def agree(config: Namespace) -> None:
     """Copy values that must be the same from the data to the model.
 
-    `data.image_size` -> the first stage's `image_size`, the network's (in latents) and the frame conditioner's;
-    `data.window` -> the audio conditioner's `window`.
+    `data.image_size` -> the first stage's `image_size`, the network's (in latents) and the frame
+    conditioner's; `data.window` -> the audio conditioner's `window`.
 
     Raises:
         TalkfaceError: the YAML gives the model another value.
@@ -95,12 +96,14 @@ def agree(config: Namespace) -> None:
         return
     given, parts = data.get("init_args", Namespace()), model.get("init_args", Namespace())
     size, window = given.get("image_size"), given.get("window")
-    first_stage, network, conditioner = (parts.get(name) for name in ("first_stage", "network", "conditioner"))
+    first_stage, network, conditioner = (
+        parts.get(name) for name in ("first_stage", "network", "conditioner")
+    )
     factor, channels = 1, 3
     if isinstance(first_stage, Namespace):
         arguments = first_stage.get("init_args", Namespace())
         hand_over(first_stage, "model.first_stage", image_size=size)
-        factor = 2 ** (len(arguments.get("channel_mult") or (1,)) - 1)
+        factor = (arguments.get("patch_size") or 1) * 2 ** (len(arguments.get("channel_mult") or (1,)) - 1)
         channels = arguments.get("latent_channels") or channels
     latent_size = None if size is None else size // factor
     if isinstance(network, Namespace):
@@ -127,7 +130,9 @@ def hand_over(part: Namespace, where: str, **values: Any) -> None:
             continue
         given, default = arguments.get(key), parameters[key].default
         if given is not None and given not in (value, default):
-            raise TalkfaceError(f"configuration: {where}.{key}: {given}; the data says {value}; leave it out here")
+            raise TalkfaceError(
+                f"configuration: {where}.{key}: {given}; the data says {value}; leave it out here"
+            )
         arguments[key] = value
 
 
@@ -151,7 +156,7 @@ class FitCLI(LightningCLI):
 
 
 def build(argv: Sequence[str], run: bool = True) -> FitCLI:
-    """Parse `argv` (`fit --config file.yaml ...`, or no verb with `run=False`) and build; `run` also trains."""
+    """Parse `argv` (`fit --config file.yaml ...`; no verb with `run=False`), build, and with `run` train."""
     return FitCLI(
         pl.LightningModule,
         pl.LightningDataModule,

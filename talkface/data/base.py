@@ -1,13 +1,13 @@
 """The corpus format: one folder, whatever the data came from.
 
-    corpus.json              name, licence, source, fps, sample rate, image size, preparation settings and their hash
-    index.parquet            one row per clip: id, split, subject, emotion, ..., shard and byte offset of every member
-    rejected.parquet         one row per raw file left out: file, step, reason, score
-    shards/<name>.tar        WebDataset shards: <id>.000.jpg ..., <id>.wav (16 kHz mono PCM), <id>.npz, <id>.json
-    features/<key>/          sidecar shards of cached sound features, keyed by content hash (see `features.py`)
+    corpus.json           name, licence, source, fps, sample rate, image size, preparation settings and hash
+    index.parquet         one row per clip: id, split, subject, ..., shard and byte offset of every member
+    rejected.parquet      one row per raw file left out: file, step, reason, score
+    shards/<name>.tar     WebDataset: <id>.000.jpg ..., <id>.wav (16 kHz mono PCM), <id>.npz, <id>.json
+    features/<key>/       sidecar shards of cached sound features, by content hash (see `features.py`)
 
-The shards are plain WebDataset tars and can be streamed by any reader of that format. The index additionally
-holds byte offsets, so one frame of one clip is one `pread`: no scanning, no extraction, safe with forked workers.
+The shards are plain WebDataset tars and can be streamed by any reader of that format. The index also holds
+byte offsets, so one frame of one clip is one `pread`: no scanning, no extraction, safe with forked workers.
 A picture is a clip of one frame without sound. This file reads; `writer.py` writes.
 """
 
@@ -121,7 +121,7 @@ class ShardFiles:
         data = os.pread(descriptor, size, offset)
         if len(data) != size:
             raise TalkfaceError(
-                f"the shard {self.folder / shard}.tar ends at {offset + len(data)} bytes where the index expects "
+                f"the shard {self.folder / shard}.tar ends at {offset + len(data)} bytes, the index expects "
                 f"{offset + size}; the file is truncated: delete it and prepare the corpus again"
             )
         return data
@@ -143,8 +143,8 @@ class Corpus:
         split: keep only this split; None keeps all.
 
     Raises:
-        TalkfaceError: the folder is no corpus, was written by a newer version, was left unfinished, holds no clip of
-            that split, or one of its subjects appears in two splits.
+        TalkfaceError: the folder is no corpus, was written by a newer version, was left unfinished, holds
+            no clip of that split, or one of its subjects appears in two splits.
     """
 
     def __init__(self, folder: str | Path, split: str | None = None) -> None:
@@ -185,7 +185,7 @@ class Corpus:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise TalkfaceError(
-                f"frame {frame} of clip {clip.id} in {self.folder} is not a readable JPEG; prepare the corpus again"
+                f"frame {frame} of clip {clip.id} in {self.folder} is no JPEG; prepare the corpus again"
             )
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 

@@ -1,8 +1,9 @@
 """Sound features of a corpus, computed once per encoder and kept in sidecar shards.
 
 `<corpus>/features/<key>/` holds one tar per corpus shard with `<clip id>.npy` (T, D) float16, `features.json`
-(encoder, rate, dimension) and the byte offsets keyed by the content hash of each clip. The key is a hash of the
-encoder's class, plain settings and weights: another encoder never reads these features, the same one always does.
+(encoder, rate, dimension) and the byte offsets keyed by the content hash of each clip. The key is a hash of
+the encoder's class, plain settings and weights: another encoder never reads these features, the same one
+always does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from talkface.errors import TalkfaceError
 
 
 def encoder_key(encoder: nn.Module) -> str:
-    """A folder name that identifies the encoder: class name and 12 hex digits over class, settings and weights."""
+    """A folder name that identifies the encoder: its class, and a hash of class, settings and weights."""
     digest = hashlib.sha256(f"{type(encoder).__module__}.{type(encoder).__qualname__}".encode())
     plain = {
         name: value
@@ -56,7 +57,7 @@ class FeatureStore:
         path = self.folder / "features.json"
         if not path.is_file():
             raise TalkfaceError(
-                f"sound features: {self.folder} is missing or unfinished; give the data an encoder to compute them"
+                f"sound features: {self.folder} is missing or unfinished; give the data an encoder"
             )
         info = json.loads(path.read_text())
         self.feature_rate = float(info["feature_rate"])
@@ -94,7 +95,8 @@ def compute_features(
     for name in ("feature_rate", "feature_dim", "encode_long"):
         if not hasattr(encoder, name):
             raise TalkfaceError(
-                f"encoder: {type(encoder).__name__} has no '{name}'; allowed are the classes of talkface.experts.speech"
+                f"encoder: {type(encoder).__name__} has no '{name}'; allowed are the classes of "
+                "talkface.experts.speech"
             )
     folder = corpus.folder / "features" / encoder_key(encoder)
     clips = sorted((clip for clip in corpus if clip.has_audio), key=lambda clip: clip.shard)

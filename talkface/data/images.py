@@ -1,7 +1,8 @@
-"""Pictures for the first stage and for class-conditional diffusion: from a corpus, from folders, or both mixed.
+"""Pictures for the first stage and class-conditional diffusion: from a corpus, from folders, or both.
 
-An item is `images` (3, S, S) float in [-1, 1] and `label` (emotion id, -1 when unknown). Any folder of pictures may
-be mixed in at a given share, which is how real photographs join a rendered corpus. The augmentation is light and
+An item is `images` (3, S, S) float in [-1, 1] and `label` (emotion id, -1 when unknown). Any folder of
+pictures may be mixed in at a given share, which is how real photographs join a rendered corpus. The
+augmentation is light and
 the same for every source: jitter of the crop, mirror, exposure, contrast, colour, blur, noise and JPEG marks.
 """
 
@@ -65,8 +66,8 @@ def align(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The crop (S, S, 3) and the landmarks in it (68, 2).
 
-    `canonical` is the aligned crop that inference uses too; `none` resizes the whole frame, which is right for
-    corpora that were cropped by one fixed box per clip (the paper's preparation).
+    `canonical` is the aligned crop that inference uses too; `none` resizes the whole frame, which is right
+    for corpora that were cropped by one fixed box per clip (the paper's preparation).
     """
     if alignment == "none":
         scale = np.array([size / image.shape[1], size / image.shape[0]], np.float32)
@@ -82,7 +83,7 @@ def align(
 
 
 class Photometry:
-    """One random change of exposure, colour and sharpness, applied alike to every picture it is called with."""
+    """One random change of exposure, colour and sharpness, the same for every picture it is called with."""
 
     def __init__(self, rng: np.random.Generator, strength: float) -> None:
         draw = rng.standard_normal(8) * strength

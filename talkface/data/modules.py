@@ -1,5 +1,6 @@
-"""Lightning data modules: which corpus, which encoder, which loader. The samples themselves are made in `talking.py`
-and `images.py`.
+"""Lightning data modules: which corpus, which encoder, which loader.
+
+The samples themselves are made in `talking.py` and `images.py`.
 
 This file imports Lightning, so nothing but training may import it.
 """
@@ -26,7 +27,7 @@ from talkface.errors import TalkfaceError
 
 
 class CorpusDataModule(pl.LightningDataModule):
-    """What both data modules share: finding (or rendering) the corpus and building loaders that resume exactly.
+    """What both data modules share: finding or rendering the corpus, loaders that resume exactly.
 
     Args:
         corpus: folder of a prepared corpus.
@@ -129,8 +130,8 @@ class TalkingDataModule(CorpusDataModule):
 
     Args:
         corpus, preparation, synthetic, batch_size, num_workers, seed: see `CorpusDataModule`.
-        encoder: frozen sound encoder (talkface.experts.speech); its features are computed once and cached in the
-            corpus folder. None when the model uses no sound.
+        encoder: frozen sound encoder (talkface.experts.speech); its features are computed once and cached
+            in the corpus folder. None when the model uses no sound.
         encoder_device: where features are computed; None = cuda when there is one.
         others: see `TalkingDataset`. Validation uses the same crop and pairs without augmentation.
     """
@@ -210,7 +211,8 @@ class TalkingDataModule(CorpusDataModule):
         shared = ("reference", "emotion", "clip")
         count = len(item["target"])
         return {
-            name: value.expand(count, *value.shape) if name in shared else value for name, value in item.items()
+            name: value.expand(count, *value.shape) if name in shared else value
+            for name, value in item.items()
         }
 
     def splits(self) -> tuple[str, str]:
@@ -235,7 +237,8 @@ class ImageDataModule(CorpusDataModule):
     """Single pictures (`ImageDataset`) from a corpus, from folders, or both.
 
     Args:
-        corpus, preparation, synthetic, batch_size, num_workers, seed: see `CorpusDataModule`; corpus may be None.
+        corpus, preparation, synthetic, batch_size, num_workers, seed: see `CorpusDataModule`; corpus may be
+            None.
         pictures: folders of pictures to mix in (or to use alone).
         picture_share: share of items that come from `pictures` when there is also a corpus.
         val_pictures: how many files of `pictures` (every n-th) are held out when there is no corpus.

@@ -1,8 +1,8 @@
-"""Data order that depends on the seed, the epoch and the position only, so that a killed training resumes exactly.
+"""Data order that depends on seed, epoch and position only: a killed training resumes exactly.
 
-A key is `epoch * len(dataset) + index`; a dataset splits it again (`divmod`) and draws all its randomness from
-(seed, epoch, index). No worker holds state: the sample is the same whichever process makes it, and resuming in the
-middle of an epoch means starting the same permutation at another position.
+A key is `epoch * len(dataset) + index`; a dataset splits it again (`divmod`) and draws all its randomness
+from (seed, epoch, index). No worker holds state: the sample is the same whichever process makes it, and
+resuming in the middle of an epoch means starting the same permutation at another position.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Training pairs for the talking face: a target frame, a reference frame of the same clip, and the sound around it.
+"""Training pairs for the talking face: a target frame, a reference frame of the clip, the sound around it.
 
-Thesis 5.2: the network sees the target with its mouth region masked, another frame of the same person (identity)
-and a window of sound features centred on the target frame. Batch keys (S = image_size, L = 2 * window + 1):
+Thesis 5.2: the network sees the target with its mouth region masked, another frame of the same person
+(identity) and a window of sound features centred on the target frame. Batch keys (S = image_size, L = 2 *
+window + 1):
 
     target, reference, masked   (3, S, S) float in [-1, 1]; `masked` is the target with the mask region at -1
     mask                        (1, S, S) float, 1 = to generate
@@ -44,8 +45,8 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         image_size: side of the pictures.
         mask_kind: lower_face, thesis or nose (see `portrait.blend.generation_mask`).
         alignment: `canonical` (the crop of inference) or `none` (frames are already cropped by a fixed box).
-        reference: `any` frame of the clip but the target; or `thesis`, uniform in [0, target + 60), which may be
-            the target itself, as the thesis' code draws it.
+        reference: `any` frame of the clip but the target; or `thesis`, uniform in [0, target + 60), which
+            may be the target itself, as the thesis' code draws it.
         reference_distance: with `any`, prefer frames at least this many frames away when the clip has such.
         jitter: strength of the random change of both crops (see `images.align`).
         independent_jitter: draw it separately for target and reference (False = the same change).
@@ -85,7 +86,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         for clip in corpus:
             if clip.num_frames < max(sequence_length, 2):
                 raise TalkfaceError(
-                    f"clip {clip.id} has {clip.num_frames} frames; pairs with sequence_length {sequence_length} need "
+                    f"clip {clip.id} has {clip.num_frames} frames; sequence_length {sequence_length} needs "
                     f"{max(sequence_length, 2)}; prepare longer clips or lower sequence_length"
                 )
         self.corpus = corpus

@@ -1,9 +1,9 @@
 """Writing a corpus: atomic shards, resumable, the same bytes whatever the number of workers.
 
 The unit of work is a shard. A preparation script decides which clips form which shard (a pure function of its
-settings), writes every shard through `CorpusWriter.shard`, and calls `finish`. A shard appears under its name only
-when complete, with its rows of the index beside it, so a killed preparation continues with the shards that are
-missing and `finish` merely joins the rows.
+settings), writes every shard through `CorpusWriter.shard`, and calls `finish`. A shard appears under its
+name only when complete, with its rows of the index beside it, so a killed preparation continues with the
+shards that are missing and `finish` merely joins the rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class CorpusWriter:
         folder: where; made when missing.
         name, licence, source: words for `corpus.json`; the licence is that of the product.
         fps, sample_rate, image_size: of every clip (a clip may state its own fps).
-        config: the preparation settings, JSON only. Their hash guards against mixing two preparations in one folder.
+        config: the preparation settings, JSON only. Their hash guards against mixing two preparations in
+            one folder.
 
     Raises:
         TalkfaceError: the folder holds a corpus that was prepared with other settings.
@@ -117,7 +118,7 @@ class CorpusWriter:
 
 
 class ShardWriter:
-    """One shard in the making; complete on a clean exit, nothing left on an error. Made by `CorpusWriter.shard`."""
+    """One shard in the making; complete on a clean exit, nothing left on an error."""
 
     def __init__(self, corpus: CorpusWriter, name: str) -> None:
         self.corpus = corpus

@@ -1,1 +1,1 @@
-"""LightningModules (glue: encode, corrupt, predict, loss, log) and callbacks. Importing them imports Lightning."""
+"""LightningModules (glue: encode, corrupt, predict, loss, log) and callbacks; they import Lightning."""

@@ -30,8 +30,8 @@ from talkface.training.start import step_generator
 class SeedEveryStep(Callback):
     """Seeds the global generators from (seed, number of the training batch, rank) before every batch.
 
-    What uses them (dropout) then does not depend on the past of the process, so a resumed training takes the path of
-    an uninterrupted one.
+    What uses them (dropout) then does not depend on the past of the process, so a resumed training takes
+    the path of an uninterrupted one.
     """
 
     def __init__(self, seed: int = 23) -> None:
@@ -56,8 +56,8 @@ def ema_weight(num_averaged: Tensor | int, decay: float) -> float:
 class EMAWeights(WeightAveraging):
     """Exponential moving average of all weights, used for validation, for checkpoints and at the end.
 
-    The thesis averages the network only, not the conditioners; here both are averaged, so that what is saved fits
-    together.
+    The thesis averages the network only, not the conditioners; here both are averaged, so that what is
+    saved fits together.
 
     Args:
         decay: the limit that `ema_weight` warms up to.
@@ -152,7 +152,10 @@ class SampleGrid(Callback):
         if self.film_frames and film is not None:
             frames = {name: value.to(pl_module.device) for name, value in film(self.film_frames).items()}
             parts = [
-                self._sample(pl_module, {name: value[start : start + self.num_images] for name, value in frames.items()})
+                self._sample(
+                    pl_module,
+                    {name: value[start : start + self.num_images] for name, value in frames.items()},
+                )
                 for start in range(0, len(frames["target"]), self.num_images)
             ]
             log_film(trainer, "film", torch.cat([frames["target"], torch.cat(parts)], dim=3), fps=25.0)
@@ -170,7 +173,9 @@ class SampleGrid(Callback):
             module.network, module.schedule, module.prediction_type, conditioning, nulls, self.scales
         )
         times = uniform_timesteps(self.num_inference_steps, module.schedule.num_train_timesteps)
-        made = DDIM(module.schedule).sample(predictor, noise.expand_as(latents).clone(), times.to(latents.device))
+        made = DDIM(module.schedule).sample(
+            predictor, noise.expand_as(latents).clone(), times.to(latents.device)
+        )
         return module.first_stage.decode(made).clamp(-1, 1)
 
 

@@ -49,7 +49,8 @@ class DiffusionModule(pl.LightningModule):
         region_weight: weight of the masked region relative to the rest of the picture (the thesis: 1).
         normalize_features: measure the sound features at the start and let the audio conditioner whiten them.
         learning_rate, betas, weight_decay: of AdamW.
-        warmup_steps, total_steps: linear warm-up, and cosine decay to zero; 0 and None = constant (the thesis).
+        warmup_steps, total_steps: linear warm-up, and cosine decay to zero; 0 and None = constant (the
+            thesis).
         seed: of noise, times and drops.
     """
 
@@ -111,7 +112,9 @@ class DiffusionModule(pl.LightningModule):
         inputs = dict(batch)
         if "label" in batch:
             inputs.setdefault("emotion", batch["label"])
-        pictures = {name: batch[name] for name in PICTURES if name in batch and f"{name}_latents" not in batch}
+        pictures = {
+            name: batch[name] for name in PICTURES if name in batch and f"{name}_latents" not in batch
+        }
         if "target_latents" not in batch:
             pictures["target"] = batch["target"] if "target" in batch else batch["images"]
         if pictures:

@@ -30,8 +30,8 @@ class FirstStageModule(pl.LightningModule):
         discriminator: None trains without adversary.
         learning_rate, betas: of both Adams (the thesis: 3.6e-5; 0.5, 0.9).
         gradient_clip: largest norm of the gradient; None = no clipping (the thesis).
-        normalize_latents: at each validation, measure mean and deviation of the latents and let the first stage
-            hand out latents of about unit variance (the thesis does not).
+        normalize_latents: at each validation, measure mean and deviation of the latents and let the first
+            stage hand out latents of about unit variance (the thesis does not).
     """
 
     def __init__(

@@ -16,8 +16,10 @@ from talkface.errors import TalkfaceError
 def objects_not_saved(*names: str) -> list[str]:
     """Which of a module's arguments `save_hyperparameters` should ignore.
 
-    The command line records objects as class paths, from which a checkpoint rebuilds everything. Built by hand they
-    are the objects themselves, which must not be pickled into a checkpoint: loading then takes them as arguments.
+    The command line records objects as class paths, from which a checkpoint rebuilds everything. Built by
+    hand they
+    are the objects themselves, which must not be pickled into a checkpoint: loading then takes them as
+        arguments.
     """
     return [] if _given_hyperparameters.get() is not None else list(names)
 
@@ -29,7 +31,7 @@ def step_generator(*numbers: int) -> torch.Generator:
 
 
 def learning_rate_factor(warmup_steps: int, total_steps: int | None) -> Callable[[int], float]:
-    """Factor of the learning rate at a step: linear up to 1, then constant or a cosine to 0 at `total_steps`."""
+    """Factor of the learning rate at a step: linear up to 1, then constant, or a cosine to 0."""
 
     def factor(step: int) -> float:
         if step < warmup_steps:

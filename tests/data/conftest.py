@@ -1,4 +1,4 @@
-"""A tiny corpus with known contents: frame k of clip n shows a face-shaped set of landmarks, drawn as dots."""
+"""A tiny corpus with known contents: frame k of a clip has a known grey level and drawn eyes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from talkface.data import Clip, Corpus, CorpusWriter
 
 SIZE = 96
@@ -14,7 +15,7 @@ FRAMES = 80
 
 
 def face_points(size: int, turn: float = 0.0) -> np.ndarray:
-    """68 plausible landmarks of a face that fills most of a `size` picture, turned in the plane by `turn` radians."""
+    """68 plausible landmarks of a face that fills a `size` picture, turned in the plane by `turn` radians."""
     rng = np.random.default_rng(0)
     points = rng.uniform(0.3, 0.7, (68, 2))
     points[36:42] = (0.36, 0.42)

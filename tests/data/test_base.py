@@ -1,4 +1,4 @@
-"""The corpus format: what is written is read back, shards are ordinary WebDataset tars, mistakes are refused."""
+"""The corpus format: what is written is read, shards are WebDataset tars, mistakes are refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from talkface.data import Clip, Corpus, CorpusWriter
 from talkface.data.base import pack_masks, unpack_masks
 from talkface.errors import TalkfaceError
@@ -103,7 +104,7 @@ def test_an_error_leaves_no_shard_and_the_rest_stays(tmp_path: Path) -> None:
         Corpus(tmp_path)
     again = make_writer(tmp_path)
     assert again.is_done("train-0") and not again.is_done("train-1")
-    with pytest.raises(TalkfaceError, match="train-1 .* not written"):
+    with pytest.raises(TalkfaceError, match=r"train-1 .* not written"):
         again.finish(["train-0", "train-1"])
     with again.shard("train-1") as shard:
         shard.add(make_clip(1))

@@ -1,4 +1,4 @@
-"""Pictures: alignment puts the eyes where they belong, mixing keeps its share, randomness is the key's alone."""
+"""Pictures: eyes land on their anchors, mixing keeps its share, randomness is the key's alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from talkface.data import Corpus
 from talkface.data.images import ImageDataset, Photometry, align, list_pictures
 from talkface.errors import TalkfaceError

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from talkface.data import Corpus
 from talkface.data.features import FeatureStore, compute_features, encoder_key
 from talkface.data.order import EpochSampler
 from talkface.data.talking import TalkingDataset
 from talkface.errors import TalkfaceError
-from torch import Tensor, nn
 
 RATE = 50.0
 
@@ -190,7 +191,7 @@ def test_refused_choices(train_corpus: Corpus, corpus_folder: Path) -> None:
         TalkingDataset(train_corpus, alignment="eyes")
     with pytest.raises(TalkfaceError, match="mask kind: 'chin'"):
         TalkingDataset(train_corpus, mask_kind="chin")
-    with pytest.raises(TalkfaceError, match="has 80 frames; pairs with sequence_length 81"):
+    with pytest.raises(TalkfaceError, match="has 80 frames; sequence_length 81"):
         TalkingDataset(train_corpus, sequence_length=81)
     with pytest.raises(TalkfaceError, match="missing or unfinished"):
         FeatureStore(corpus_folder / "features" / "none")

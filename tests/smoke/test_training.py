@@ -1,4 +1,4 @@
-"""Training as a user runs it: a fresh folder, one command, a kill, a resume, the same losses to the last bit."""
+"""Training as a user runs it: a fresh folder, one command, a kill, a resume, exactly the same losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talkface.training.diffusion import DiffusionModule
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TALKING = str(REPOSITORY / "conf" / "smoke" / "talking.yaml")
-STEPS = 14
+STEPS = 15
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -36,7 +36,18 @@ def losses(run: Path) -> dict[int, float]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     checkpoint = torch.load(folder / "runs/smoke_talking/checkpoints/last.ckpt", weights_only=True)
-    return checkpoint["current_model_state"] | {f"average.{k}": v for k, v in checkpoint["state_dict"].items()}
+    return checkpoint["current_model_state"] | {
+        f"average.{k}": v for k, v in checkpoint["state_dict"].items()
+    }
+
+
+def changed(folder: Path, before: str, after: str) -> str:
+    """A copy of the YAML with one text replaced."""
+    text = Path(TALKING).read_text()
+    assert before in text
+    copy = folder / "changed.yaml"
+    copy.write_text(text.replace(before, after))
+    return str(copy)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +68,16 @@ def test_killed_and_resumed_equals_uninterrupted(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "corpora").symlink_to(whole / "corpora")
-    command = [sys.executable, "-m", "talkface.fit", "fit", "--config", TALKING, "--trainer.max_steps", str(STEPS)]
+    command = [
+        sys.executable,
+        "-m",
+        "talkface.fit",
+        "fit",
+        "--config",
+        TALKING,
+        "--trainer.max_steps",
+        str(STEPS),
+    ]
     environment = dict(os.environ, OMP_NUM_THREADS=str(torch.get_num_threads()), CUDA_VISIBLE_DEVICES="")
     last = tmp_path / "runs/smoke_talking/checkpoints/last.ckpt"
     process = subprocess.Popen(
@@ -78,8 +98,9 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert {step: got[step] for step in range(stopped_at, STEPS)} == {
         step: expected[step] for step in range(stopped_at, STEPS)
     }
+    resumed = weights(tmp_path)
     for name, value in weights(whole).items():
-        assert torch.equal(value, weights(tmp_path)[name]), name
+        assert torch.equal(value, resumed[name]), name
 
 
 def test_checkpoint_rebuilds_the_model(whole: Path) -> None:
@@ -98,19 +119,26 @@ def test_first_stage_then_talking(whole: Path, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "corpora").symlink_to(whole / "corpora")
     monkeypatch.chdir(tmp_path)
     first = str(REPOSITORY / "conf" / "smoke" / "vqgan.yaml")
-    assert main(["fit", "--config", first, "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]) == 0
+    assert (
+        main(["fit", "--config", first, "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]) == 0
+    )
     checkpoint = tmp_path / "runs/smoke_vqgan/checkpoints/last.ckpt"
-    arguments = ["--config", TALKING, "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
-    assert main(["fit", *arguments, "--model.init_args.first_stage_weights", str(checkpoint)]) == 0
+    second = changed(tmp_path, "learning_rate: 1.0e-3", f"first_stage_weights: {checkpoint}")
+    assert (
+        main(["fit", "--config", second, "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]) == 0
+    )
     trained = torch.load(checkpoint, weights_only=True)["state_dict"]
     used = weights(tmp_path)
     name = "first_stage.encoder.conv_in.weight"
     assert torch.equal(used[name], trained[name]) and torch.equal(used[f"average.{name}"], trained[name])
 
 
-def test_missing_corpus_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_corpus_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["--config", TALKING, "--data.init_args.synthetic", "null", "--data.init_args.corpus", "corpora/mead"]
-    assert main(["fit", *arguments]) == 2
+    text = Path(TALKING).read_text()
+    config = changed(tmp_path, text[text.index("    synthetic:") :], "    preparation: data_prep/mead.py")
+    assert main(["fit", "--config", config]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("talkface: error:")]
-    assert len(lines) == 1 and "corpora/mead does not exist" in lines[0]
+    assert len(lines) == 1 and "corpora/smoke does not exist; make it with: data_prep/mead.py" in lines[0]

@@ -70,7 +70,9 @@ def tiny_vqgan(**options: object) -> VQGAN:
 def tiny_talking(**options: object) -> DiffusionModule:
     conditioner = ConditionerSet(
         {
-            "audio": AudioConditioner(feature_dim=6, window=2, mode="tokens", dim=8, embedding_dim=8, drop_rate=0.5),
+            "audio": AudioConditioner(
+                feature_dim=6, window=2, mode="tokens", dim=8, embedding_dim=8, drop_rate=0.5
+            ),
             "emotion": EmotionConditioner(dim=8, drop_rate=0.5),
             "frames": FramesConditioner(latent_size=SIZE // 2),
         }

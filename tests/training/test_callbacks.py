@@ -21,7 +21,8 @@ from talkface.training.first_stage import FirstStageModule
 def make_trainer(folder: Path, callbacks: list[pl.Callback], steps: int, log: bool = False) -> pl.Trainer:
     return pl.Trainer(
         max_steps=steps, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=1, val_check_interval=1, callbacks=callbacks,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=1, val_check_interval=1,
+        callbacks=callbacks,
         logger=TensorBoardLogger(folder, name="", version="") if log else False,
     )  # fmt: skip
 

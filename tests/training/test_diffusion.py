@@ -18,7 +18,6 @@ from talkface.networks.vqgan import IdentityFirstStage
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.start import learning_rate_factor, load_first_stage, step_generator
 
-
 SIZE = 16
 
 
@@ -36,11 +35,14 @@ def batch(tiny: SimpleNamespace) -> dict[str, torch.Tensor]:
 def small_unet(**options: int) -> UNet:
     return UNet(
         in_channels=3, out_channels=3, model_channels=16, channel_mult=(1,), num_res_blocks=1,
-        attention_downsamples=(1,) if options.get("context_dim") else (), num_head_channels=8, image_size=SIZE, **options,
+        attention_downsamples=(1,) if options.get("context_dim") else (), num_head_channels=8,
+        image_size=SIZE, **options,
     )  # fmt: skip
 
 
-def test_learns_a_fixed_batch_and_leaves_the_first_stage_alone(tiny: SimpleNamespace, batch: dict[str, torch.Tensor]) -> None:
+def test_learns_a_fixed_batch_and_leaves_the_first_stage_alone(
+    tiny: SimpleNamespace, batch: dict[str, torch.Tensor]
+) -> None:
     module = tiny.talking(learning_rate=3e-3, weight_decay=0.0)
     module.train()
     before = {name: value.clone() for name, value in module.first_stage.state_dict().items()}
@@ -71,10 +73,16 @@ def test_loss_depends_on_the_generator_only(tiny: SimpleNamespace, batch: dict[s
     assert not torch.equal(first, module.loss(batch, step_generator(1, 5), drop=False))
 
 
-def test_all_pictures_are_encoded_and_given_latents_are_used(tiny: SimpleNamespace, batch: dict[str, torch.Tensor]) -> None:
+def test_all_pictures_are_encoded_and_given_latents_are_used(
+    tiny: SimpleNamespace, batch: dict[str, torch.Tensor]
+) -> None:
     module = tiny.talking()
     latents, inputs = module.encode(batch)
-    for name, got in (("target", latents), ("masked", inputs["masked_latents"]), ("reference", inputs["reference_latents"])):
+    for name, got in (
+        ("target", latents),
+        ("masked", inputs["masked_latents"]),
+        ("reference", inputs["reference_latents"]),
+    ):
         assert torch.allclose(got, module.first_stage.encode(batch[name]), atol=1e-5)
         assert not got.requires_grad
     given = torch.full_like(latents, 0.5)
@@ -82,7 +90,7 @@ def test_all_pictures_are_encoded_and_given_latents_are_used(tiny: SimpleNamespa
 
 
 def test_region_weight_counts_the_masked_part(tiny: SimpleNamespace, batch: dict[str, torch.Tensor]) -> None:
-    """With weight 0 only what lies outside the mask counts: the zero network's loss is the noise power there."""
+    """With weight 0 only what lies outside the mask counts: the loss of zero is the noise power there."""
     module = tiny.talking(region_weight=0.0)
     generator = step_generator(3)
     loss = module.loss(batch, step_generator(3), drop=False)
@@ -105,9 +113,7 @@ def test_class_conditional_and_pixel_models_are_the_same_module(batch: dict[str,
 
 def test_parts_that_do_not_fit_are_refused(tiny: SimpleNamespace) -> None:
     with pytest.raises(TalkfaceError, match="in_channels of the network: 3; allowed: 9"):
-        DiffusionModule(
-            small_unet(context_dim=8), tiny.vqgan(), NoiseSchedule(), tiny.talking().conditioner
-        )
+        DiffusionModule(small_unet(context_dim=8), tiny.vqgan(), NoiseSchedule(), tiny.talking().conditioner)
     with pytest.raises(TalkfaceError, match="prediction_type: 'eps'"):
         tiny.talking(prediction_type="eps")
 
@@ -115,7 +121,11 @@ def test_parts_that_do_not_fit_are_refused(tiny: SimpleNamespace) -> None:
 def test_learning_rate_factor() -> None:
     factor = learning_rate_factor(4, 12)
     assert [factor(step) for step in (0, 1, 3, 4)] == [0.25, 0.5, 1.0, 1.0]
-    assert factor(8) == pytest.approx(0.5) and factor(12) == pytest.approx(0.0, abs=1e-12) and factor(99) == factor(12)
+    assert (
+        factor(8) == pytest.approx(0.5)
+        and factor(12) == pytest.approx(0.0, abs=1e-12)
+        and factor(99) == factor(12)
+    )
     assert learning_rate_factor(0, None)(10**6) == 1.0
 
 
@@ -135,5 +145,3 @@ def test_first_stage_is_taken_from_a_checkpoint(tiny: SimpleNamespace, tmp_path:
         load_first_stage(tiny.vqgan(latent_channels=4), str(tmp_path / "a.ckpt"))
     with pytest.raises(TalkfaceError, match="does not exist"):
         load_first_stage(target, str(tmp_path / "b.ckpt"))
-
-

@@ -1,4 +1,4 @@
-"""The first-stage module: it learns, the adversary starts when told, a step counts once, latents can be whitened."""
+"""The first-stage module learns, starts its adversary when told, counts a step once, whitens latents."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ class Recorder(pl.Callback):
         self.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def train(module: FirstStageModule, tiny: SimpleNamespace, steps: int, **options: Any) -> tuple[pl.Trainer, Recorder]:
+def train(
+    module: FirstStageModule, tiny: SimpleNamespace, steps: int, **options: Any
+) -> tuple[pl.Trainer, Recorder]:
     recorder = Recorder()
     trainer = pl.Trainer(
-        max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
-        enable_model_summary=False, callbacks=[recorder], num_sanity_val_steps=0, **options,
+        max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        accelerator="cpu", enable_model_summary=False, callbacks=[recorder], num_sanity_val_steps=0,
+        **options,
     )  # fmt: skip
     trainer.fit(module, tiny.loader(8), tiny.loader(8))
     return trainer, recorder
@@ -39,7 +42,10 @@ def train(module: FirstStageModule, tiny: SimpleNamespace, steps: int, **options
 def test_reconstruction_improves_and_steps_count_once(tiny: SimpleNamespace) -> None:
     torch.manual_seed(0)
     module = FirstStageModule(
-        tiny.vqgan(), FirstStageLoss(adversarial_start=6), PatchDiscriminator(channels=8, num_layers=2), learning_rate=2e-3
+        tiny.vqgan(),
+        FirstStageLoss(adversarial_start=6),
+        PatchDiscriminator(channels=8, num_layers=2),
+        learning_rate=2e-3,
     )
     before = {name: value.clone() for name, value in module.discriminator.state_dict().items()}
     trainer, recorder = train(module, tiny, 24)
@@ -48,7 +54,9 @@ def test_reconstruction_improves_and_steps_count_once(tiny: SimpleNamespace) -> 
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     assert all("train/discriminator" not in row for row in recorder.rows[:6])
     assert recorder.rows[-1]["train/discriminator"] > 0 and recorder.rows[-1]["train/adversarial_weight"] > 0
-    assert any(not torch.equal(value, before[name]) for name, value in module.discriminator.state_dict().items())
+    assert any(
+        not torch.equal(value, before[name]) for name, value in module.discriminator.state_dict().items()
+    )
     assert 1 <= recorder.rows[0]["codebook/perplexity"] <= 32
     assert recorder.rows[-1]["val/psnr"] > 3
 

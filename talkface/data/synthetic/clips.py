@@ -1,9 +1,9 @@
 """The synthetic corpus: heads, voices, motion and light composed into clips with exact truth.
 
-A recipe is expanded into a plan (who says what, how, in which light), a pure function of its settings; every clip
-is then rendered from its plan alone. So the corpus does not depend on the number of workers or on where an
-interrupted run stopped. Splits share no identity; the test split has sentences of its own, and, where the held-out
-family of voices is asked for, voices of its own.
+A recipe is expanded into a plan (who says what, how, in which light), a pure function of its settings;
+every clip is then rendered from its plan alone. So the corpus does not depend on the number of workers or
+on where an interrupted run stopped. Splits share no identity; the test split has sentences of its own, and,
+where the held-out family of voices is asked for, voices of its own.
 
 Truth per frame in the `.npz`: `landmarks` (T, 68, 2) px, `visible` (T, 68), `pose` (T, 6: radians, metres),
 `actions` (T, 52), `face_mask` and `mouth_mask` (packed, see `data.base.unpack_masks`), `phoneme` and `viseme`
@@ -39,8 +39,8 @@ from talkface.errors import TalkfaceError
 from talkface.head.model import ACTIONS, HeadModel
 
 LICENCE = (
-    "Pictures and annotations: CC0-1.0 (heads baked from CC0 data, drawn by this program). Speech: synthesized; "
-    "each clip names its voice and that voice's licence."
+    "Pictures and annotations: CC0-1.0 (heads baked from CC0 data, drawn by this program). "
+    "Speech: synthesized; each clip names its voice and that voice's licence."
 )
 VOICE_LICENCES = {
     "espeak": "output of espeak-ng, not covered by the licence of the program",
@@ -62,9 +62,10 @@ class SyntheticRecipe:
         fps, size: frames per second; side of the square frames in pixels.
         max_seconds: longest clip; sentences that take longer are replaced, in the end cut.
         val_share, test_share: share of the identities in these splits (at least one each when above 0).
-        families: families of voices for train and val; None = all that the voices module trains with. The test
-            split uses the held-out family.
-        neutral_share: share of clips without emotion; the rest is spread over the other seven at three levels.
+        families: families of voices for train and val; None = all that the voices module trains with. The
+            test split uses the held-out family.
+        neutral_share: share of clips without emotion; the rest is spread over the other seven at three
+            levels.
         supersample: pictures are drawn this many times larger and averaged.
         quality: of the JPEG frames.
         clips_per_shard: the unit of work of one worker and of resuming.
