@@ -125,7 +125,7 @@ class HeadModel(nn.Module):
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area-weighted unit normals (B, V, 3) of vertices (B, V, 3)."""
-    corners = [vertices[:, faces[:, corner]] for corner in range(3)]
+    corners = [vertices.index_select(1, faces[:, corner]) for corner in range(3)]
     face_normals = torch.linalg.cross(corners[1] - corners[0], corners[2] - corners[0])
     normals = torch.zeros_like(vertices)
     for corner in range(3):

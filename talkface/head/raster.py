@@ -40,20 +40,20 @@ class Fragments:
     depth: Tensor
     """(P,) same unit as the z of the vertices."""
 
-    def select(self, mask: Tensor) -> Fragments:
-        """The fragments where `mask` (P,) is true."""
-        return Fragments(*(getattr(self, name)[mask] for name in Fragments.__annotations__))
+    def select(self, which: Tensor) -> Fragments:
+        """The fragments numbered `which` (Q,)."""
+        return Fragments(*(getattr(self, name).index_select(0, which) for name in Fragments.__annotations__))
 
     def interpolate(self, faces: Tensor, values: Tensor) -> Tensor:
         """Values (B, V, C) or (V, C) at the vertices -> (P, C) at the pixels."""
-        corners = faces[self.face]
+        corners = faces.index_select(0, self.face)
         if values.dim() == 3:
             corners = corners + (self.batch * values.shape[1])[:, None]
             values = values.reshape(-1, values.shape[-1])
         weights = self.barycentric.to(values.dtype)
-        result = values[corners[:, 0]] * weights[:, 0:1]
-        result = result.addcmul_(values[corners[:, 1]], weights[:, 1:2])
-        return result.addcmul_(values[corners[:, 2]], weights[:, 2:3])
+        result = values.index_select(0, corners[:, 0]) * weights[:, 0:1]
+        result = result.addcmul_(values.index_select(0, corners[:, 1]), weights[:, 1:2])
+        return result.addcmul_(values.index_select(0, corners[:, 2]), weights[:, 2:3])
 
 
 def rasterize_fragments(
@@ -69,7 +69,8 @@ def rasterize_fragments(
         cull: leave out triangles that show their back.
     """
     batch_size, device = vertices_screen.shape[0], vertices_screen.device
-    corners = [vertices_screen.float()[:, faces[:, corner]] for corner in range(3)]  # each (B, F, 3)
+    points = vertices_screen.float()
+    corners = [points.index_select(1, faces[:, corner]) for corner in range(3)]  # each (B, F, 3)
     (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = (corner.unbind(-1) for corner in corners)
 
     # 1. Keep the triangles that can cover a pixel centre. Screen y points down, so an outside view has
@@ -101,22 +102,24 @@ def rasterize_fragments(
     gradient_y = (b * inverse_z / total).sum(1)
     offset = inverse_z[:, 0] - gradient_x * triangle_x[:, 0] - gradient_y * triangle_y[:, 0]
 
-    # 3. One entry per triangle and pixel row: the span of columns inside all three edges.
+    # 3. One entry per triangle and pixel row: the span of columns inside all three edges. What a row needs of its
+    # triangle is packed side by side, so that one gather fetches it. Level edges bound no side; the corners do.
     rows = (bottom - top + 1).long()
-    triangle = torch.repeat_interleave(torch.arange(len(which), device=device), rows)
-    start = rows.cumsum(0) - rows
-    row = torch.arange(len(triangle), device=device) - start[triangle] + top.long()[triangle]
-    row_centre = row.float() + 0.5
-    # per triangle: crossing = at_row * row + at_zero; edges that do not bound a side get an infinite crossing
     divisor = torch.where(a == 0, 1.0, a)
-    at_row, at_zero = -b / divisor, -c / divisor
-    crossing = torch.addcmul(at_zero[triangle], at_row[triangle], row_centre[:, None])
-    slope = a[triangle]
-    left = torch.where(slope > 0, crossing, -float("inf")).amax(1)
-    right = torch.where(slope < 0, crossing, float("inf")).amin(1)
-    # level edges give no crossing: the corners bound the span
-    left = torch.maximum(left, triangle_x.amin(1)[triangle])
-    right = torch.minimum(right, triangle_x.amax(1)[triangle])
+    packed = torch.cat(
+        [-b / divisor, -c / divisor, a, triangle_x.amin(1, keepdim=True), triangle_x.amax(1, keepdim=True)]
+        + [value[:, None] for value in (offset, gradient_y, gradient_x, top)],
+        dim=1,
+    )
+    triangle = torch.repeat_interleave(torch.arange(len(which), device=device), rows)
+    of_row = packed.index_select(0, triangle)
+    start = (rows.cumsum(0) - rows).index_select(0, triangle)
+    row = torch.arange(len(triangle), device=device) - start + of_row[:, 14].long()
+    row_centre = row.float() + 0.5
+    crossing = torch.addcmul(of_row[:, 3:6], of_row[:, 0:3], row_centre[:, None])
+    slope = of_row[:, 6:9]
+    left = torch.maximum(torch.where(slope > 0, crossing, -float("inf")).amax(1), of_row[:, 9])
+    right = torch.minimum(torch.where(slope < 0, crossing, float("inf")).amin(1), of_row[:, 10])
     first = (left - 0.5 - _EDGE_SLACK).ceil().clamp(min=0).long()
     last = (right - 0.5 + _EDGE_SLACK).floor().clamp(max=width - 1).long()
     columns = (last - first + 1).clamp(min=0)
@@ -124,29 +127,31 @@ def rasterize_fragments(
     # 4. One entry per covered pixel; nearest wins.
     span = torch.repeat_interleave(torch.arange(len(columns), device=device), columns)
     picture = which // max(faces.shape[0], 1)
-    span_start = columns.cumsum(0) - columns
-    pixel_of_span = (picture[triangle] * height + row) * width + first - span_start
-    inverse_of_span = offset[triangle] + gradient_y[triangle] * row_centre
-    step_of_span = gradient_x[triangle]
-    running = torch.arange(len(span), device=device)
-    pixel = pixel_of_span[span] + running
-    column_centre = (running - span_start[span] + first[span]).float() + 0.5
-    depth = (inverse_of_span[span] + step_of_span[span] * column_centre).clamp(min=1e-9).reciprocal()
-    key = (depth.view(torch.int32).long() << 32) | triangle[span]
+    back = first - (columns.cumsum(0) - columns)  # column of a pixel = its place in the list + back
+    whole = torch.stack([(picture.index_select(0, triangle) * height + row) * width, back, triangle], dim=1)
+    whole = whole.index_select(0, span)
+    line = torch.stack([torch.addcmul(of_row[:, 11], of_row[:, 12], row_centre), of_row[:, 13]], dim=1)
+    line = line.index_select(0, span)
+    column = torch.arange(len(span), device=device) + whole[:, 1]
+    depth = torch.addcmul(line[:, 0], line[:, 1], column.float() + 0.5).clamp(min=1e-9).reciprocal()
+    key = (depth.view(torch.int32).long() << 32) | whole[:, 2]
     buffer = torch.full((batch_size * height * width,), _EMPTY, dtype=torch.int64, device=device)
-    buffer.scatter_reduce_(0, pixel, key, "amin")
+    buffer.scatter_reduce_(0, whole[:, 0] + column, key, "amin")
 
     # 5. Barycentric weights of the winners, from screen-linear to perspective-correct.
     pixel = (buffer != _EMPTY).nonzero().squeeze(1)
-    winner = buffer[pixel] & 0xFFFFFFFF
+    winner = buffer.index_select(0, pixel) & 0xFFFFFFFF
     column_centre = (pixel % width).float() + 0.5
     row_centre = ((pixel // width) % height).float() + 0.5
-    edges = a[winner] * column_centre[:, None] + b[winner] * row_centre[:, None] + c[winner]
-    weights = edges.clamp(min=0) * inverse_z[winner]
-    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-20)
-    depth = (weights / inverse_z[winner]).sum(1)
-    chosen = which[winner]
-    return Fragments(pixel, chosen % max(faces.shape[0], 1), picture[winner], weights, depth)
+    edge = torch.cat([a, b, c, inverse_z], dim=1).index_select(0, winner)
+    weights = torch.addcmul(edge[:, 6:9], edge[:, 0:3], column_centre[:, None])
+    weights = weights.addcmul_(edge[:, 3:6], row_centre[:, None]).clamp_(min=0)
+    # screen weights w_i of corners with depth z_i: 1/z = sum w_i / z_i
+    inverse_depth = (weights * edge[:, 9:12]).sum(1, keepdim=True)
+    depth = (weights.sum(1, keepdim=True) / inverse_depth.clamp(min=1e-20)).squeeze(1)
+    weights = weights * edge[:, 9:12] / inverse_depth.clamp(min=1e-20)
+    chosen = which.index_select(0, winner)
+    return Fragments(pixel, chosen % max(faces.shape[0], 1), picture.index_select(0, winner), weights, depth)
 
 
 def rasterize(

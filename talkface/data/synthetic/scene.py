@@ -135,7 +135,7 @@ def render(
     size: int = 128,
     supersample: int = 2,
     device: str | torch.device = "cpu",
-    chunk: int = 8,
+    chunk: int = 4,
 ) -> RenderedFrames:
     """Draw a person.
 
@@ -230,7 +230,7 @@ class _Stage:
 
         # 2. First layer: skin, eyes, mouth, body.
         seen = rasterize_fragments(self.project(moved) * to_large, self.faces, side, side)
-        part = self.parts[seen.face]
+        part = self.parts.index_select(0, seen.face)
         lip_plane = shaped[:, head.landmarks[[62, 66]], 2].mean(1)
         opening = (shaped[:, head.landmarks[62], 1] - shaped[:, head.landmarks[66], 1]).clamp(min=0)
         behind = lip_plane[:, None] - shaped[..., 2]
@@ -244,11 +244,13 @@ class _Stage:
         )
         surface = Surface(
             part=part, texel=texel, normal=functional.normalize(values[:, :3], dim=-1),
-
-            occlusion=values[:, 5], special=special, behind=details[:, 0], place=details[:, 1:], opening=opening[seen.batch[special]],
+            occlusion=values[:, 5], special=special, behind=details[:, 0], place=details[:, 1:],
+            opening=opening[seen.batch[special]],
         )  # fmt: skip
         picture = self.background.expand(batch, side, side, 3).reshape(-1, 3).clone()
-        picture[seen.pixel] = shade_surface(surface, person, self.texture, self.light, self.atlas)
+        picture.index_copy_(
+            0, seen.pixel, shade_surface(surface, person, self.texture, self.light, self.atlas)
+        )
         depth = torch.full((batch * side * side,), float("inf"), device=self.device)
         depth[seen.pixel] = seen.depth
         face_seen = torch.zeros(batch * side * side, dtype=torch.bool, device=self.device)
@@ -295,8 +297,8 @@ class _Stage:
         extra_static.append(torch.cat([texel, torch.ones(len(rigid), 1, device=self.device), rigid], dim=1))
         layer = torch.cat(vertices, dim=1)
         seen = rasterize_fragments(self.project(layer) * to_large, self.wear_faces, side, side)
-        nearer = seen.depth < depth[seen.pixel] + 0.0002
-        seen = seen.select(nearer)
+        nearer = seen.depth < depth.index_select(0, seen.pixel) + 0.0002
+        seen = seen.select(nearer.nonzero().squeeze(1))
         stiff = torch.ones(len(self.rigid_normals), device=self.device)
         rigid_normals = turn(self.rigid_normals.expand(batch, -1, -1), pose, stiff)
         layer_normals = torch.cat([normals, normals, rigid_normals], dim=1)
@@ -313,7 +315,9 @@ class _Stage:
             self.light,
             self.atlas,
         )
-        picture[seen.pixel] = torch.lerp(picture[seen.pixel], colour, opacity[:, None])
+        picture.index_copy_(
+            0, seen.pixel, torch.lerp(picture.index_select(0, seen.pixel), colour, opacity[:, None])
+        )
         hides = (opacity > 0.6) & (kind != KINDS.index("lashes")) & (kind != KINDS.index("frame"))
         covered[seen.pixel] = hides
 

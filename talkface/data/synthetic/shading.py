@@ -91,7 +91,7 @@ def shade_surface(
     surface: Surface, person: Person, texture: Texture, light: Light, atlas: FaceAtlas
 ) -> Tensor:
     """Linear RGB (P, 3) of the first layer."""
-    base = texture.albedo[surface.texel]
+    base = texture.albedo.index_select(0, surface.texel)
     colour = base[:, :3] * illuminate(surface.normal, light, _WRAP, surface.occlusion)
     shine = 0.10 * highlight(surface.normal, light, 14.0) + 0.10 * highlight(surface.normal, light, 50.0)
     colour = colour + (shine * base[:, 3] * surface.occlusion)[:, None] * light.key_colour.to(colour.device)
@@ -214,10 +214,10 @@ def shade_layer(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Linear RGB (P, 3) and opacity (P,) of hair, lashes and glasses."""
     numbers, device = person.numbers, normal.device
-    hair = texture.hair[texel]
+    hair = texture.hair.index_select(0, texel)
     lit = illuminate(normal, light, torch.full((3,), 0.35))
     shine = 0.10 * highlight(normal, light, 12.0)
-    colour = hair[:, :3] * lit + (shine[:, None] * hair[:, :3].sqrt()) * light.key_colour.to(device)
+    colour = hair[:, :3] * lit + (shine[:, None] * (person.hair.sqrt() * light.key_colour).to(device))
     opacity = hair[:, 3].clone()
 
     shell = kind == KINDS.index("shell")
