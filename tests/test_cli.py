@@ -490,6 +490,15 @@ def test_a_defect_is_one_line_too(capsys, monkeypatch) -> None:
 # --- Ctrl-C ----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c_arrives():
+    """A program started in the background ignores Ctrl-C, and so would the tests run by it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_arrives")
 def test_ctrl_c_leaves_a_playable_film_of_what_was_done(
     talk, picture: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -512,6 +521,7 @@ def test_ctrl_c_leaves_a_playable_film_of_what_was_done(
     assert not [thread for thread in threading.enumerate() if thread.name == "talkface-sampler"]
 
 
+@pytest.mark.usefixtures("ctrl_c_arrives")
 def test_ctrl_c_before_the_first_frame_leaves_nothing(talk, sound: Path, picture: Path, monkeypatch) -> None:
     def interrupt(self: VideoWriter, frame: np.ndarray) -> None:
         signal.raise_signal(signal.SIGINT)
