@@ -102,8 +102,8 @@ def rasterize_fragments(
     gradient_y = (b * inverse_z / total).sum(1)
     offset = inverse_z[:, 0] - gradient_x * triangle_x[:, 0] - gradient_y * triangle_y[:, 0]
 
-    # 3. One entry per triangle and pixel row: the span of columns inside all three edges. What a row needs of its
-    # triangle is packed side by side, so that one gather fetches it. Level edges bound no side; the corners do.
+    # 3. One entry per triangle and pixel row: the span of columns inside all three edges. What a row needs of
+    # its triangle is packed side by side: one gather fetches it. Level edges bound no side; the corners do.
     rows = (bottom - top + 1).long()
     divisor = torch.where(a == 0, 1.0, a)
     packed = torch.cat(

@@ -133,7 +133,7 @@ def sample_person(seed: int, head: HeadModel) -> Person:
         "brow_gap": uniform(-0.004, 0.004),  # towards the nose
         "lash": uniform(0.5, 1.0) if makeup else uniform(0.05, 0.6),
         "hairline": uniform(0.050, 0.080),  # height of the forehead's edge
-        "recession": max(0.0, uniform(-0.02, 0.025)),  # further up at the temples
+        "recession": max(0.0, uniform(-0.02, 0.012)),  # further up at the temples
         "peak": uniform(-0.006, 0.006),  # widow's peak
         "sideburn": uniform(0.0, 0.035),
         "hair_volume": uniform(0.004, 0.026),

@@ -8,6 +8,7 @@ follows identity and actions. Noise fields that the painters draw from are made 
 from __future__ import annotations
 
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -124,12 +125,12 @@ class FaceAtlas:
         return self.noise[name].roll(shift, (0, 1))
 
 
-_ATLASES: dict[tuple[int, int], FaceAtlas] = {}
+_ATLASES: WeakKeyDictionary[HeadModel, dict[int, FaceAtlas]] = WeakKeyDictionary()
 
 
 def shared_atlas(head: HeadModel, size: int = 512) -> FaceAtlas:
     """The atlas of this head, made once per process."""
-    key = (id(head), size)
-    if key not in _ATLASES:
-        _ATLASES[key] = FaceAtlas(head, size)
-    return _ATLASES[key]
+    sizes = _ATLASES.setdefault(head, {})
+    if size not in sizes:
+        sizes[size] = FaceAtlas(head, size)
+    return sizes[size]

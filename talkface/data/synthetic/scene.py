@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -118,13 +117,6 @@ class Scene:
         return focal, x, y
 
 
-@lru_cache(maxsize=4)
-def _static_faces(head: HeadModel) -> tuple[Tensor, Tensor]:
-    """Faces of the first layer (all but the lashes) and their parts."""
-    solid = ~head.part("lashes")
-    return head.faces[solid].contiguous(), head.parts[solid].contiguous()
-
-
 @torch.no_grad()
 def render(
     head: HeadModel,
@@ -174,7 +166,8 @@ class _Stage:
         self.identity = person.identity.to(device)[None]
         self.neutral = head(self.identity, torch.zeros(1, 52, device=device))[0]
         self.focal, self.centre_x, self.centre_y = scene.focal_and_centre(head, self.neutral, size)
-        self.faces, self.parts = _static_faces(head)
+        solid = ~head.part("lashes")
+        self.faces, self.parts = head.faces[solid], head.parts[solid]
         self.wear_faces, self.wear_kinds = layer_faces(head, self.atlas, person)
         self.rigid = self._rigid()
         # both sides of hair and frames are lit as the outside

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from talkface.data.synthetic.appearance import Person
 from talkface.data.synthetic.atlas import FaceAtlas
@@ -143,6 +144,11 @@ def _scalp(atlas: FaceAtlas, person: Person, generator: torch.Generator) -> tupl
         opacity = opacity * 0.75
     # flat on the neck and in front of the ears, full on the crown
     crown = step(t, -0.03, 0.06) * (1 - 0.6 * step(s, 0.075, 0.10) * step(t, 0.06, 0.02))
+    # no volume where hair is sparse, or lifted edges would show the background under them
+    around = functional.avg_pool2d(opacity[None, None], 8)
+    around = functional.avg_pool2d(around, 5, 1, 2, count_include_pad=False)
+    around = functional.interpolate(around, opacity.shape, mode="bilinear", align_corners=False)[0, 0]
+    crown = crown * step(around, 0.55, 0.98)
     return opacity, step(above, -0.002, 0.030) * (0.15 + 0.85 * crown) * (
         1 + 0.15 * atlas.noise["patches"]
     ).clamp(0.3, 1.6)
