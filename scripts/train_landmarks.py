@@ -4,8 +4,8 @@
 
 Both halves resume: rendered parts stay in `<out>/renders`, the state of training in `<out>/state.pt`. The
 result is `<out>/landmarks.safetensors` and `<out>/landmarks.json` (class path and arguments). No photograph
-of a person is used; the pictures of scikit-image named below serve as examples of what is not a face, when that
-package is installed.
+of a person is used; the pictures of scikit-image named below serve as examples of what is not a face, when
+that package is installed.
 """
 
 from __future__ import annotations

@@ -29,11 +29,13 @@ class LandmarkPrediction:
             values outside lie outside the crop.
         log_scale: (B, 68) natural logarithm of the Laplace scale, in the same unit.
         logit: (B,) log-odds that the crop holds a face near its middle.
+        maps: (B, 68, H, W) heat maps before the softmax, H = W = image_size / 8.
     """
 
     points: Tensor
     log_scale: Tensor
     logit: Tensor
+    maps: Tensor
 
 
 def soft_argmax(logits: Tensor) -> Tensor:
@@ -165,6 +167,7 @@ class LandmarkNetwork(nn.Module):
             points=soft_argmax(maps) + residual,
             log_scale=self.log_scale(hidden).float().clamp(-7.0, 1.0),
             logit=self.confidence(hidden).float().squeeze(1),
+            maps=maps,
         )
 
 

@@ -33,12 +33,13 @@ MIRROR: tuple[int, ...] = (
 @dataclass
 class CropBatch:
     """B crops: images (B, S, S, 3) uint8; points (B, 68, 2) in crop units; has_points (B,) 1 where the points
-    are to be learnt; label (B,) 1 face, 0 none, -1 in between."""
+    are to be learnt; label (B,) 1 face, 0 none, -1 in between; faceless (B,) 1 where no face is anywhere."""
 
     images: Picture
     points: NDArray[np.float32]
     has_points: NDArray[np.float32]
     label: NDArray[np.float32]
+    faceless: NDArray[np.float32]
 
 
 @dataclass
@@ -100,11 +101,12 @@ class CropSampler:
         self.images, self.landmarks, self.size = images, landmarks, size
         self.rng = np.random.default_rng(seed)
         self.mean_shape = mean_shape
+        self.mistaken: list[Picture] = []
         # Real pictures are few: the made ones keep them from being learnt by heart.
         made = [dead_leaves(self.rng, 2 * size) for _ in range(max(24, len(backgrounds)))]
         self.backgrounds = [*backgrounds, *made]
 
-    def crops(self, batch_size: int, negative_share: float = 0.22, far_share: float = 0.1) -> CropBatch:
+    def crops(self, batch_size: int, negative_share: float = 0.25, far_share: float = 0.1) -> CropBatch:
         """A batch for the landmark network."""
         rng, size = self.rng, self.size
         batch = CropBatch(
@@ -112,12 +114,16 @@ class CropSampler:
             np.zeros((batch_size, 68, 2), np.float32),
             np.zeros(batch_size, np.float32),
             np.zeros(batch_size, np.float32),
+            np.zeros(batch_size, np.float32),
         )
         for row in range(batch_size):
             kind = rng.random()
             if kind < negative_share:
+                batch.faceless[row] = 1
                 picture = self._background(size)
-                if rng.random() < 0.3:
+                if len(self.mistaken) >= 32 and rng.random() < 0.5:
+                    picture = self._mistaken()
+                elif rng.random() < 0.3:
                     picture = cover_face(rng, picture, None, self._background(size))
             else:
                 framing = "far" if kind < negative_share + far_share else "close" if kind < 0.65 else "wide"
@@ -141,7 +147,8 @@ class CropSampler:
             if rng.random() < 0.5:  # a pasted rectangle must not betray the face
                 picture = cover_face(rng, picture, None, self._background(size))
             if rng.random() < face_share:
-                side = float(np.exp(rng.uniform(np.log(22), np.log(100))))
+                smallest, largest = (26, 62) if rng.random() < 0.7 else (16, 120)
+                side = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
                 centre = rng.uniform(0, size, 2)
                 index = int(rng.integers(len(self.images)))
                 upright = fit_similarity(self.landmarks[index], self.mean_shape * side)
@@ -157,11 +164,34 @@ class CropSampler:
             batch.images[row] = degrade(rng, picture)
         return batch
 
+    def remember(self, picture: Picture, points: Points) -> None:
+        """Keep a faceless crop that was taken for a face, to show it again: hard negatives.
+
+        Args:
+            picture: (S, S, 3) uint8.
+            points: (68, 2) in crop units, what the network saw; the crop is often framed anew around them,
+                because that is what the finder does with a mistake.
+        """
+        if self.rng.random() < 0.6:
+            matrix = fit_similarity(points * self.size, self.mean_shape * self.size)
+            if 0.3 < np.hypot(matrix[0, 0], matrix[1, 0]) < 3:
+                picture = warp_crops(picture, [matrix], self.size)[0]
+        self.mistaken.append(picture.copy())
+        del self.mistaken[:-512]
+
+    def _mistaken(self) -> Picture:
+        rng, size = self.rng, self.size
+        picture = self.mistaken[int(rng.integers(len(self.mistaken)))]
+        linear = np.exp(rng.normal(0, 0.12)) * _rotation(rng.normal(0, 0.15))
+        shift = size / 2 * (1 + rng.normal(0, 0.08, 2)) - linear @ np.full(2, size / 2)
+        picture = warp_crops(picture, [np.concatenate([linear, shift[:, None]], axis=1)], size)[0]
+        return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.5 else picture
+
     def _background(self, size: int) -> Picture:
         rng = self.rng
         picture = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
         height, width = picture.shape[:2]
-        zoom = size / np.exp(rng.uniform(np.log(40), np.log(1.2 * min(height, width))))
+        zoom = size / np.exp(rng.uniform(np.log(24), np.log(1.2 * min(height, width))))
         linear = zoom * _rotation(rng.normal(0, 0.6))
         shift = size / 2 - linear @ (rng.uniform(0.1, 0.9, 2) * [width, height])
         return warp_crops(picture, [np.concatenate([linear, shift[:, None]], axis=1)], size)[0]

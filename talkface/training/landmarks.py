@@ -1,11 +1,11 @@
-"""Training of the landmark network and of its proposals, for a given number of seconds, resumable.
+"""Training of the landmark network and of its proposals, for some seconds or steps, resumable.
 
 Loss of a crop: Laplace negative log-likelihood of its 68 points, sum |error| / b + 2 log b with the predicted
-scale b, plus a plain L1 term that keeps hard landmarks from being given up, plus binary cross-entropy of the
-confidence. Loss of a scene: cross-entropy of the cells with the hardest negatives only (as in single-shot
-detectors, Liu et al., "SSD", ECCV 2016, section 2.2), and L1 of place and size. The weights that are kept
-are an exponential moving average. A plain loop and no LightningModule: it runs where only the base package
-is installed.
+scale b; a plain L1 term, which keeps hard landmarks from being given up; a cross-entropy of the heat maps,
+which makes them learn early; binary cross-entropy of the confidence. Loss of a scene: cross-entropy of the
+cells with the hardest negatives only (as in Liu et al., "SSD", ECCV 2016, section 2.2), and L1 of place and
+size. The weights that are kept are an exponential moving average. A plain loop, no LightningModule: it runs
+where only the base package is installed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,41 @@ from talkface.training.landmark_crops import CropBatch, CropSampler, SceneBatch
 LANDMARK_WEIGHTS = np.repeat([0.7, 0.8, 1.0, 1.5, 1.8, 1.5], [17, 10, 4, 5, 12, 20]).astype(np.float32)
 
 
+def map_loss(maps: Tensor, points: Tensor) -> Tensor:
+    """Cross-entropy of each heat map with its point, spread bilinearly over the four nearest cells.
+
+    The soft-argmax of that target is the point itself, so this pulls the same way as the other terms, but its
+    gradient does not vanish while a map is still flat.
+
+    Args:
+        maps: (B, 68, H, W) before the softmax.
+        points: (B, 68, 2) in crop units.
+
+    Returns:
+        (B, 68); 0 for points that lie outside the outermost cell centres.
+    """
+    height, width = maps.shape[2:]
+    log_share = maps.float().flatten(2).log_softmax(-1)
+    place = points * torch.tensor([width, height], device=points.device) - 0.5
+    inside = (place >= 0).all(-1) & (place[..., 0] <= width - 1) & (place[..., 1] <= height - 1)
+    x = place[..., 0].clamp(0, width - 1)
+    y = place[..., 1].clamp(0, height - 1)
+    left, top = x.floor().clamp_max(width - 2), y.floor().clamp_max(height - 2)
+    loss = torch.zeros_like(x)
+    for column, share_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+        for row, share_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+            cell = (row * width + column).long()
+            loss = loss - share_x * share_y * log_share.gather(2, cell[..., None]).squeeze(-1)
+    return torch.where(inside, loss, torch.zeros_like(loss))
+
+
 def landmark_loss(
     prediction: LandmarkPrediction, batch: CropBatch, l1_weight: float = 20.0
 ) -> dict[str, Tensor]:
-    """The terms `likelihood`, `distance` (weighted L1, crop units) and `confidence`, each a scalar tensor."""
+    """The terms `likelihood`, `distance` (weighted L1, crop units), `maps` and `confidence`, all scalars."""
     device = prediction.points.device
-    error = (prediction.points - torch.from_numpy(batch.points).to(device)).abs().sum(-1)
+    points = torch.from_numpy(batch.points).to(device)
+    error = (prediction.points - points).abs().sum(-1)
     weight = (
         torch.from_numpy(LANDMARK_WEIGHTS).to(device) * torch.from_numpy(batch.has_points).to(device)[:, None]
     )
@@ -49,11 +78,12 @@ def landmark_loss(
     return {
         "likelihood": (likelihood * weight).sum() / total,
         "distance": l1_weight * (error * weight).sum() / total,
+        "maps": 2.0 * (map_loss(prediction.maps, points) * weight).sum() / total,
         "confidence": 4.0 * confidence,
     }
 
 
-def proposal_loss(output: Tensor, batch: SceneBatch, negatives_per_face: int = 12) -> Tensor:
+def proposal_loss(output: Tensor, batch: SceneBatch, negatives_per_face: int = 6) -> Tensor:
     """Cross-entropy and place of the proposals.
 
     Args:
@@ -141,10 +171,16 @@ def train_landmarks(
             prediction = network(to_tensor(crops.images, device))
             proposals = network.proposals(to_tensor(scenes.images, device))
         terms = landmark_loss(prediction, crops)
+        for row in torch.nonzero(prediction.logit.detach().cpu() > -1.0).flatten().tolist():
+            if crops.faceless[row]:
+                sampler.remember(crops.images[row], prediction.points[row].detach().cpu().numpy())
         terms["proposals"] = proposal_loss(proposals, scenes)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        # Apart, because the likelihood's gradient is large and would scale the proposals' to nothing.
+        proposer = set(network.proposals.parameters())
+        torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p not in proposer], 20.0)
+        torch.nn.utils.clip_grad_norm_(list(proposer), 5.0)
         optimizer.step()
         step += 1
         _update_average(average, network, min(average_decay, 1 - 1 / (step + 1)))

@@ -3,10 +3,13 @@
 import importlib.util
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import talkface
 from talkface.errors import TalkfaceError
 from talkface.experts.face_backends import MEDIAPIPE_TO_68
 from talkface.experts.face_landmarks import (
@@ -27,6 +30,7 @@ from talkface.experts.faces import (
 )
 from talkface.experts.landmark_network import FaceProposals, soft_argmax
 
+WEIGHTS = Path(talkface.__file__).parent / "weights" / "default"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 ASTRONAUT_BOX = np.array([180, 86, 270, 180])  # brows to chin, by eye
 GREY = np.full((60, 60, 3), 128, np.uint8)
@@ -179,6 +183,60 @@ def test_backends_name_the_missing_file(tmp_path):
         MediaPipeFaceFinder(tmp_path / "none.task")
     with pytest.raises(TalkfaceError, match="2DFAN4"):
         FaceAlignmentFinder(weights_folder=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bundled_finder() -> NetworkFaceFinder:
+    weights = WEIGHTS / "landmarks.safetensors"
+    if not weights.exists():
+        pytest.skip("the bundled weights are not in this checkout")
+    network = LandmarkNetwork()
+    network.load_state_dict(load_file(weights))
+    return NetworkFaceFinder(network.float())
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return pytest.importorskip("skimage.data", reason="scikit-image is not installed").astronaut()
+
+
+def test_bundled_weights_find_the_one_face_of_a_photograph(bundled_finder, astronaut):
+    (face,) = bundled_finder.find(astronaut)
+    assert overlap(face.box, ASTRONAUT_BOX) > 0.7
+    eyes = face.points[36:42].mean(0), face.points[42:48].mean(0)
+    assert np.linalg.norm(eyes[0] - [204, 101]) < 5 and np.linalg.norm(eyes[1] - [246, 103]) < 5
+    followed = bundled_finder.track(astronaut, face)
+    assert followed is not None
+    assert np.linalg.norm(followed.points - face.points, axis=1).mean() < 2
+    assert bundled_finder.track(np.full_like(astronaut, 128), face) is None
+
+
+@pytest.mark.parametrize("side", [128, 1400])
+def test_bundled_weights_find_small_and_large_faces(bundled_finder, astronaut, side):
+    picture = cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_AREA)
+    faces = bundled_finder.find(picture)
+    assert len(faces) == 1 and overlap(faces[0].box * 512 / side, ASTRONAUT_BOX) > 0.6
+
+
+@pytest.mark.parametrize("angle", [25, -40])
+def test_bundled_weights_find_rolled_faces(bundled_finder, astronaut, angle):
+    turn = cv2.getRotationMatrix2D((224, 128), angle, 1.0)
+    (face,) = bundled_finder.find(
+        cv2.warpAffine(astronaut, turn, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+    )
+    right, left = face.points[36:42].mean(0), face.points[42:48].mean(0)
+    roll = np.rad2deg(np.arctan2(*(left - right)[::-1]))
+    assert abs(roll - (3 - angle)) < 8
+
+
+def test_bundled_weights_find_nothing_where_nothing_is(bundled_finder):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (200, 260, 3), dtype=np.uint8)
+    smooth = cv2.resize(
+        rng.integers(0, 256, (9, 12, 3), dtype=np.uint8), (260, 200), interpolation=cv2.INTER_CUBIC
+    )
+    for picture in (GREY, noise, smooth):
+        assert bundled_finder.find(picture) == []
 
 
 def test_mediapipe_finds_the_astronaut():

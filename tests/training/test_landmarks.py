@@ -7,9 +7,9 @@ import torch
 
 from talkface.experts.face_landmarks import apply_similarity, fit_similarity
 from talkface.experts.faces import NetworkFaceFinder
-from talkface.experts.landmark_network import FaceProposals, LandmarkNetwork, LandmarkPrediction
+from talkface.experts.landmark_network import FaceProposals, LandmarkNetwork, LandmarkPrediction, soft_argmax
 from talkface.training.landmark_crops import MIRROR, CropBatch, CropSampler, SceneBatch, average_shape
-from talkface.training.landmarks import landmark_loss, proposal_loss, train_landmarks
+from talkface.training.landmarks import landmark_loss, map_loss, proposal_loss, train_landmarks
 from talkface.training.picture_noise import cover_face, dead_leaves, degrade
 
 
@@ -76,6 +76,22 @@ def test_sampler_is_deterministic_and_its_points_lie_on_the_features(faces):
     assert np.median(reds) > 80
 
 
+def test_mistakes_come_back_as_negatives(faces):
+    sampler = make_sampler(faces, seed=3)
+    green = np.zeros((64, 64, 3), np.uint8)
+    green[..., 1] = 255
+    for _ in range(600):
+        sampler.remember(green, sampler.mean_shape)
+    assert len(sampler.mistaken) == 512
+    batch = sampler.crops(200)
+    again = [image for image, faceless in zip(batch.images, batch.faceless, strict=True) if faceless]
+    flat_green = [np.ptp(image.mean((0, 1))) > 30 and image[..., 1].std() < 40 for image in again]
+    assert 0.15 < np.mean(flat_green) < 0.85
+    assert (batch.label[batch.faceless == 1] == 0).all() and (
+        batch.has_points[batch.faceless == 1] == 0
+    ).all()
+
+
 def test_scene_centre_and_size_are_those_of_the_pasted_face(faces):
     sampler = make_sampler(faces, seed=2, size=128)
     batch = sampler.scenes(16)
@@ -83,20 +99,37 @@ def test_scene_centre_and_size_are_those_of_the_pasted_face(faces):
     assert (batch.centres[batch.sizes > 0] >= 0).all() and (batch.centres <= 128).all()
 
 
+def face_batch(points: np.ndarray) -> CropBatch:
+    one = np.ones(1, np.float32)
+    return CropBatch(np.zeros((1, 4, 4, 3), np.uint8), points.astype(np.float32), one, one, 0 * one)
+
+
 def test_likelihood_is_lowest_where_the_scale_equals_the_mean_error():
-    batch = CropBatch(np.zeros((1, 4, 4, 3), np.uint8), np.zeros((1, 68, 2), np.float32), np.ones(1,
-                      np.float32), np.ones(1, np.float32))  # fmt: skip
+    batch = face_batch(np.zeros((1, 68, 2)))
     points = torch.full((1, 68, 2), 0.05)  # |dx| + |dy| = 0.1 = 2 b at the optimum
-    values = {
-        scale: float(
-            landmark_loss(
-                LandmarkPrediction(points, torch.full((1, 68), float(np.log(scale))), torch.zeros(1)), batch
-            )["likelihood"]
+
+    def likelihood(scale: float) -> float:
+        prediction = LandmarkPrediction(
+            points, torch.full((1, 68), float(np.log(scale))), torch.zeros(1), torch.zeros(1, 68, 8, 8)
         )
-        for scale in (0.025, 0.05, 0.1)
-    }
-    assert min(values, key=lambda scale: values[scale]) == 0.05
-    assert values[0.05] == pytest.approx(2 + 2 * np.log(0.05), rel=1e-4)
+        return float(landmark_loss(prediction, batch)["likelihood"])
+
+    assert likelihood(0.05) < min(likelihood(0.025), likelihood(0.1))
+    assert likelihood(0.05) == pytest.approx(2 + 2 * np.log(0.05), rel=1e-4)
+
+
+def test_map_loss_is_minimal_where_the_soft_argmax_is_the_point():
+    points = torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    maps = torch.zeros(1, 68, 8, 8, requires_grad=True)
+    assert torch.allclose(map_loss(maps, points), torch.full((1, 68), float(np.log(64))))
+    optimizer = torch.optim.Adam([maps], lr=0.3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        map_loss(maps, points).sum().backward()
+        optimizer.step()
+    assert (soft_argmax(maps) - points).abs().max() < 0.01
+    outside = torch.full((1, 68, 2), 1.2)
+    assert (map_loss(maps, outside) == 0).all()
 
 
 def test_proposal_loss_prefers_the_right_cell_and_size():
@@ -140,7 +173,7 @@ def trained(faces) -> LandmarkNetwork:
         channels=(8, 12, 16, 24), blocks=(0, 0, 1, 1), image_size=64, proposal_channels=(6, 8, 12)
     )
     return train_landmarks(
-        network, make_sampler(faces), steps=150, batch_size=16, scene_batch_size=8, learning_rate=6e-3,
+        network, make_sampler(faces), steps=130, batch_size=12, scene_batch_size=6, learning_rate=8e-3,
         average_decay=0.95,
     )  # fmt: skip
 
@@ -154,7 +187,7 @@ def test_a_tiny_network_learns_to_place_the_points(faces, trained):
         found = finder._look(picture, [matrix])[0]
         errors.append(np.linalg.norm(found.points - points, axis=1).mean() / np.ptp(points[:, 1]))
         assert found.score > 0.5
-    assert np.mean(errors) < 0.06
+    assert np.mean(errors) < 0.08
 
 
 def test_predicted_scale_is_larger_for_noise_than_for_faces(faces, trained):
@@ -167,7 +200,6 @@ def test_predicted_scale_is_larger_for_noise_than_for_faces(faces, trained):
 
 def test_training_resumes_where_it_was_stopped(faces, tmp_path):
     path = tmp_path / "state.pt"
-    lines: list[str] = []
 
     def run(steps: int) -> LandmarkNetwork:
         network = LandmarkNetwork(
@@ -175,19 +207,16 @@ def test_training_resumes_where_it_was_stopped(faces, tmp_path):
         )
         return train_landmarks(
             network, make_sampler(faces), steps=steps, batch_size=4, scene_batch_size=2, checkpoint=path,
-            log=lines.append,
         )  # fmt: skip
 
-    run(99)
-    assert lines == []
+    run(19)
     before = torch.load(path, weights_only=True)
-    run(100)
+    run(20)
     after = torch.load(path, weights_only=True)
-    assert (before["step"], after["step"]) == (99, 100)
-    assert len(lines) == 1 and lines[0].startswith("step 100 ")
+    assert (before["step"], after["step"]) == (19, 20)
     change = after["network"]["maps.weight"] - before["network"]["maps.weight"]
     assert 0 < change.abs().max() < 0.01
-    same = run(100)  # nothing left to do: the averaged weights come back
+    same = run(20)  # nothing left to do: the averaged weights come back
     assert torch.equal(same.maps.weight, after["average"]["maps.weight"])
 
 
