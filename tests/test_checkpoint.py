@@ -186,7 +186,9 @@ def test_a_weights_file_outside_the_bundle_is_refused(folder):
 
 def test_weights_of_another_size_name_the_class(folder):
     change(folder, lambda d: d["parts"]["judge"]["init_args"].update(channels=8))
-    with pytest.raises(TalkfaceError, match=r"do not fit talkface\.networks\.discriminator\.PatchDiscriminator"):
+    with pytest.raises(
+        TalkfaceError, match=r"do not fit talkface\.networks\.discriminator\.PatchDiscriminator"
+    ):
         load_bundle(folder)
 
 

@@ -191,7 +191,8 @@ class TalkingFacePipeline:
 
         # 2. what the sound says, once for all frames
         with torch.inference_mode():
-            features = self.speech.encode_long(torch.from_numpy(sound.samples).to(self.device)).float()
+            samples = torch.from_numpy(sound.samples).to(self.device)
+            features = self.speech.encode_long(samples).float().cpu()
         window_rate = self.bundle.value("window_rate") or float(line.fps)
         painter = FacePainter(
             first_stage=self.first_stage,
