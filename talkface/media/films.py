@@ -13,7 +13,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
 from talkface.errors import TalkfaceError
 from talkface.media.output import PathLike
@@ -25,8 +24,9 @@ STANDARD_RATES = tuple(Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50,
 )
 
 
-# swscale's default is fast and darkens by more than one level each time
-ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# swscale's default is fast and darkens by more than one level each time. These are its flags SWS_BICUBIC,
+# SWS_ACCURATE_RND and SWS_FULL_CHR_H_INT, whose names PyAV 17 lacks.
+ACCURATE = 0x4 | 0x40000 | 0x2000
 UNSPECIFIED = 2  # colour matrix not stated; high definition then means BT.709
 
 
