@@ -23,6 +23,7 @@ import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from talkface.errors import TalkfaceError
 from talkface.training.callbacks import SeedEveryStep
@@ -142,8 +143,11 @@ class FitCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         kwargs.setdefault("dump_header", [f"pytorch_lightning=={pl.__version__}"])
         parser = Parser(**kwargs)
-        parser.add_argument("--config", action="config", help="A YAML file.")
+        parser.add_argument("-c", "--config", action="config", help="A YAML file.")
         return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the YAML as it is: it describes the model, a checkpoint gives the weights."""
 
     def before_instantiate_classes(self) -> None:
         agree(self.config[self.config.subcommand] if "subcommand" in self.config else self.config)
@@ -181,8 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message=message)
     try:
         build(arguments)
-    except TalkfaceError as error:
-        print(f"talkface: error: {error}", file=sys.stderr)
+    except (TalkfaceError, FileNotFoundError, MisconfigurationException) as error:
+        print(f"talkface: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -114,6 +114,18 @@ def test_checkpoint_rebuilds_the_model(whole: Path) -> None:
         assert torch.equal(value, state[name]), name
 
 
+def test_a_checkpoint_can_be_validated(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(whole)
+    arguments = ["validate", "--config", TALKING, "--ckpt_path"]
+    assert main([*arguments, "runs/smoke_talking/checkpoints/last.ckpt"]) == 0
+    assert "val/loss" in capsys.readouterr().out
+    assert main([*arguments, "runs/none.ckpt"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("talkface: error:")]
+    assert len(lines) == 1 and "none.ckpt" in lines[0]
+
+
 def test_first_stage_then_talking(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second training takes the first stage of the first one."""
     (tmp_path / "corpora").symlink_to(whole / "corpora")
