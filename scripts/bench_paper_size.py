@@ -5,19 +5,20 @@ weights: time does not depend on their values. Runs of both procedures alternate
 machine falls on both.
 
 Thesis: one frame at a time, each with the previous latents as identity; masked frame encoded, 200 DDIM steps
-with eta 1, decoded; float32, batch 1, no guidance. All its UNet calls cost the same: a few are timed, and a
-frame is encode + 200 x median call + decode. It runs on our UNet with fused attention and channels_last
+with eta 1, decoded; float32, batch 1, no guidance. It runs on our UNet with fused attention and channels_last
 weights; the thesis's own code computes attention in separate products and is slower.
 
-Ours: windowed sampling, the same networks and the same window of sound, in groups of frames, few steps; every
-call of a group is run and timed.
+Ours: windowed sampling, the same networks, mask and window of sound, groups of frames, few steps.
+
+All UNet calls of a procedure cost the same, so both are treated alike: a few are timed, and a frame of N steps
+is encode + N x median call + decode + the rest (conditioning, noise, conversion).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import median
 
 import numpy as np
@@ -42,22 +43,24 @@ SIZE, FPS, WINDOW, FEATURES = 128, 30, 8, 768
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to sample: steps, frames in a network call, precision."""
+    """Frames in a network call, and precision."""
 
-    steps: int
     group: int
     dtype: torch.dtype
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Median seconds a frame, and of its parts."""
+class Parts:
+    """Seconds a frame."""
 
-    name: str
-    seconds: float
     encode: float
-    sample: float
+    call: float
     decode: float
+    rest: float
+
+    def frame(self, steps: int) -> float:
+        """Seconds of a whole frame."""
+        return self.encode + steps * self.call + self.decode + self.rest
 
 
 def build() -> tuple[UNet, VQGAN, ConditionerSet]:
@@ -98,15 +101,16 @@ class PaperSize:
         self.clock.wrap(self.first_stage, "encode", "encode")
         self.clock.wrap(self.first_stage, "decode", "decode")
 
-    def _paint(self, variant: Variant, frames: int, eta: float, autoregressive: bool) -> float:
+    def paint(self, variant: Variant, calls: int, thesis: bool) -> Parts:
+        """Paint one group with `calls` steps: the thesis's way (frame after frame, eta 1) or ours."""
         sampler = LatentSampler(
             network=self.network,
             conditioner=self.conditioner,
             schedule=NoiseSchedule(),
             prediction_type="epsilon",
-            num_inference_steps=variant.steps,
+            num_inference_steps=calls,
             scales={},
-            eta=eta,
+            eta=1.0 if thesis else 0.0,
         )
         crop = self.shots[0].crop
         assert crop is not None
@@ -117,61 +121,61 @@ class PaperSize:
             references=References(crop),
             mask_kind="lower_face",
             seed=0,
-            independent_noise=1.0 if autoregressive else 0.0,
+            independent_noise=1.0 if thesis else 0.0,
             group=variant.group,
             batch_size=variant.group,
             device=torch.device("cpu"),
             dtype=variant.dtype,
-            autoregressive=autoregressive,
+            autoregressive=thesis,
         )
         self.clock.times.clear()
         start = self.clock.now()
-        for _ in painter.paint(iter(self.shots[:frames]), lambda: None):
+        for _ in painter.paint(iter(self.shots[: variant.group]), lambda: None):
             pass
-        return self.clock.now() - start
-
-    def thesis_frame(self, timed_calls: int) -> tuple[float, float, float]:
-        """Seconds of one encode, one UNet call (median), one decode, in a frame sampled with few calls."""
-        self._paint(Variant(timed_calls, 1, torch.float32), 1, eta=1.0, autoregressive=True)
-        times = self.clock.times
-        return times["encode"][-1], median(times["call"]), times["decode"][-1]
-
-    def our_group(self, variant: Variant) -> tuple[float, float, float, float]:
-        """Seconds a frame of one group: all, encode (without the reference), sample, decode."""
-        total = self._paint(variant, variant.group, eta=0.0, autoregressive=False)
+        total = self.clock.now() - start
         times, count = self.clock.times, variant.group
-        reference = times["encode"][0]  # once for a whole film
-        encode = self.clock.total("encode") - reference
-        parts = (encode, self.clock.total("call"), self.clock.total("decode"))
-        return ((total - reference) / count, *(part / count for part in parts))
+        reference, *encodes = times["encode"]  # the reference is encoded once for a whole film
+        known = reference + sum(encodes) + sum(times["call"]) + sum(times["decode"])
+        parts = (sum(encodes), median(times["call"]), sum(times["decode"]), total - known)
+        return Parts(*(part / count for part in parts))
 
 
 def measure(
-    variants: Sequence[Variant], rounds: int, timed_calls: int, now: Callable[[], float] = time.perf_counter
-) -> list[Timing]:
-    """Alternate both procedures; the thesis first, then the variants in order; medians over rounds."""
+    variants: Sequence[Variant], rounds: int, calls: int, now: Callable[[], float] = time.perf_counter
+) -> tuple[Parts, dict[Variant, Parts]]:
+    """The thesis's procedure and ours in turn, `rounds` times; medians."""
     bench = PaperSize(now)
-    bench.thesis_frame(2)  # warm up: threads, memory, kernel choice
-    thesis, ours = [], {variant: [] for variant in variants}
+    single = Variant(1, torch.float32)
+    bench.paint(single, 1, thesis=True)  # warm up: threads, memory, kernel choice
+    thesis: list[Parts] = []
+    ours: dict[Variant, list[Parts]] = {variant: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
-            thesis.append(bench.thesis_frame(timed_calls))
-            ours[variant].append(bench.our_group(variant))
-    encode, call, decode = (median(values) for values in zip(*thesis, strict=True))
-    frame = encode + THESIS_STEPS * call + decode
-    name = f"thesis: {THESIS_STEPS} steps, 1 frame, float32"
-    results = [Timing(name, frame, encode, THESIS_STEPS * call, decode)]
-    for variant, runs in ours.items():
-        kind = str(variant.dtype).removeprefix("torch.")
-        name = f"ours: {variant.steps} steps, {variant.group} frames, {kind}"
-        results.append(Timing(name, *(median(values) for values in zip(*runs, strict=True))))
-    return results
+            thesis.append(bench.paint(single, calls, thesis=True))
+            ours[variant].append(bench.paint(variant, calls, thesis=False))
+    return middle(thesis), {variant: middle(runs) for variant, runs in ours.items()}
 
 
-def table(results: Sequence[Timing]) -> str:
-    """Markdown, with the ratio to the first row."""
-    lines = ["| procedure | s a frame | encode | UNet | decode | times faster |", "|---" * 6 + "|"]
-    for row in results:
-        parts = " | ".join(f"{value:.3f}" for value in (row.seconds, row.encode, row.sample, row.decode))
-        lines.append(f"| {row.name} | {parts} | {results[0].seconds / row.seconds:.1f} |")
+def middle(runs: Sequence[Parts]) -> Parts:
+    """Median of each part."""
+    return Parts(*(median(values) for values in zip(*map(astuple, runs), strict=True)))
+
+
+def table(thesis: Parts, ours: dict[Variant, Parts], steps: Sequence[int] = (4, 8, 10, 20)) -> str:
+    """Markdown: the parts, then whole frames and how many times faster than the thesis's procedure."""
+
+    def kind(variant: Variant) -> str:
+        return f"{variant.group} frames, {str(variant.dtype).removeprefix('torch.')}"
+
+    rows = {"thesis: 1 frame, float32": thesis, **{f"ours: {kind(v)}": parts for v, parts in ours.items()}}
+    lines = ["| seconds a frame | encode | one UNet call | decode | rest |", "|---" * 5 + "|"]
+    for name, parts in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in astuple(parts)) + " |")
+    whole = thesis.frame(THESIS_STEPS)
+    lines += ["", "| procedure | steps | s a frame | times faster |", "|---" * 4 + "|"]
+    lines.append(f"| thesis: 1 frame, float32 | {THESIS_STEPS} | {whole:.2f} | 1.0 |")
+    for variant, parts in ours.items():
+        for count in steps:
+            seconds = parts.frame(count)
+            lines.append(f"| ours: {kind(variant)} | {count} | {seconds:.2f} | {whole / seconds:.1f} |")
     return "\n".join(lines)
