@@ -30,12 +30,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from talkface.checkpoint import instantiate, read_training_checkpoint, save_bundle
 from talkface.data.base import EMOTIONS, Corpus
-from talkface.data.features import FeatureStore, compute_features
 from talkface.data.images import Photometry
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
+from talkface.data.synthetic.visemes import SpeakingStyle, speech_actions
 from talkface.data.talking import TalkingDataset
 from talkface.errors import TalkfaceError
 from talkface.experts.vision import LPIPS
+from talkface.head.model import ACTIONS
 from talkface.losses.first_stage import FirstStageLoss
 from talkface.media import read_image, to_tensor
 from talkface.training.callbacks import EMAWeights
@@ -69,11 +70,11 @@ NETWORK = {
     "init_args": {
         "in_channels": 9,
         "out_channels": 3,
-        "model_channels": 64,
+        "model_channels": 48,
         "channel_mult": [1, 2, 3],
         "num_res_blocks": 1,
         "attention_downsamples": [4],
-        "num_head_channels": 32,
+        "num_head_channels": 24,
         "context_dim": CONTEXT,
         "embedding_dim": AUDIO_EMBEDDING + EMOTION_EMBEDDING,
         "image_size": IMAGE_SIZE // 4,
@@ -210,7 +211,7 @@ def last(options: argparse.Namespace, name: str) -> str | None:
 
 def first_stage(options: argparse.Namespace) -> None:
     """Pixels, LPIPS and codebook; then, for the last fifth, a lower rate."""
-    network = instantiate(FIRST_STAGE).to(memory_format=torch.channels_last)
+    network = instantiate(FIRST_STAGE)
     distance = LPIPS("vgg", options.lpips_backbone).to(memory_format=torch.channels_last)
     loss = FirstStageLoss(FewPerceptual(distance, 6), perceptual_weight=0.25)
     crops = Crops(picture_sources(options), size=64, seed=int(time.time()))
@@ -231,12 +232,11 @@ def talking(options: argparse.Namespace) -> None:
     stage = load_part(options, "first_stage", FIRST_STAGE)
     speech_spec = json.loads((options.work / "speech.json").read_text())
     encoder = load_part(options, "speech", speech_spec)
-    stored = encoded_pairs(options, stage, encoder)
+    stored = encoded_pairs(options, stage)
+    stored |= {"audio": spoken_windows(options, encoder, stored.pop("clip"), stored.pop("frame"))}
     spec = conditioner_spec(int(encoder.feature_dim))  # type: ignore[arg-type]
-    network = instantiate(NETWORK).to(memory_format=torch.channels_last)
+    network = instantiate(NETWORK)
     conditioner = instantiate(spec)
-    audio = stored["audio"].float().flatten(0, 1)
-    conditioner.conditioners["audio"].set_feature_statistics(audio.mean(0), audio.std(0).clamp(min=1e-3))
     loader = DataLoader(Latents(stored), batch_size=32, shuffle=True, drop_last=True)
     minutes = options.minutes * SHARES["talking"]
     for phase, (rate, share) in enumerate(((5e-4, 0.75), (1e-4, 0.25))):
@@ -259,7 +259,7 @@ def talking(options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def encoded_pairs(options: argparse.Namespace, stage: nn.Module, encoder: nn.Module) -> dict[str, Tensor]:
+def encoded_pairs(options: argparse.Namespace, stage: nn.Module) -> dict[str, Tensor]:
     """Everything the diffusion model reads, by name; computed once and kept in `--work`."""
     path = options.work / "pairs.pt"
     if path.is_file():
@@ -267,9 +267,6 @@ def encoded_pairs(options: argparse.Namespace, stage: nn.Module, encoder: nn.Mod
     corpus = Corpus(options.work / "corpus", "train")
     dataset = TalkingDataset(
         corpus,
-        FeatureStore(compute_features(corpus, encoder, options.device)),
-        window=WINDOW,
-        window_rate=WINDOW_RATE,
         image_size=IMAGE_SIZE,
         jitter=0.5,
         photometric=0.7,
@@ -282,13 +279,36 @@ def encoded_pairs(options: argparse.Namespace, stage: nn.Module, encoder: nn.Mod
             pictures = torch.cat([batch["target"], batch["masked"], batch["reference"]])
             latents = stage.encode(pictures.to(options.device)).half().cpu().chunk(3)
             row = dict(zip(("target_latents", "masked_latents", "reference_latents"), latents, strict=True))
-            row |= {"audio": batch["audio"].half(), "emotion": batch["emotion"]}
+            row |= {name: batch[name] for name in ("emotion", "clip", "frame")}
             row["mask"] = nn.functional.interpolate(batch["mask"], size=latents[0].shape[2:], mode="area").half()
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
     stored = {name: torch.cat(values) for name, values in columns.items()}
     torch.save(stored, path)
     return stored
+
+
+def spoken_windows(
+    options: argparse.Namespace, encoder: nn.Module, clips: Tensor, frames: Tensor
+) -> Tensor:
+    """What a perfect speech encoder would say around each frame: (N, 2 * WINDOW + 1, D) float16.
+
+    The network learns on the exact articulation of the corpus and is driven by the encoder's estimate of it, so that
+    a better encoder can be put in without training the network again, and its mistakes are not learned as truth.
+    """
+    corpus = Corpus(options.work / "corpus", "train")
+    columns = [ACTIONS.index(name if name in ACTIONS else f"{name}Left") for name in encoder.actions]  # type: ignore[union-attr]
+    mean, std = encoder.mean.numpy(), encoder.std.numpy()  # type: ignore[union-attr]
+    offsets = np.arange(-WINDOW, WINDOW + 1) / WINDOW_RATE
+    windows = np.zeros((len(clips), len(offsets), len(columns)), np.float16)
+    for number in range(len(corpus)):
+        rows = np.flatnonzero(clips.numpy() == number)
+        clip, meta = corpus.clips[number], corpus.read_meta(corpus.clips[number])
+        times = np.array([clip.frame_time(int(frame)) for frame in frames[rows]])[:, None] + offsets
+        style = SpeakingStyle.sample(meta["plan"]["person_seed"])
+        actions = speech_actions(meta["phonemes"], times.ravel(), style)[:, columns]
+        windows[rows] = ((actions - mean) / std).reshape(len(rows), len(offsets), -1)
+    return torch.from_numpy(windows)
 
 
 def pack(options: argparse.Namespace) -> None:
@@ -338,7 +358,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     parser.add_argument("--identities", type=int, default=1200)
-    parser.add_argument("--pairs-per-clip", type=int, default=24, help="training pairs drawn from each clip")
+    parser.add_argument("--pairs-per-clip", type=int, default=16, help="training pairs drawn from each clip")
     parser.add_argument("--card", type=Path, help="model card to put into the bundle")
     parser.add_argument("--pictures", nargs="*", default=[], help="folders of your own pictures for the first stage")
     parser.add_argument("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")

