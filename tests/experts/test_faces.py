@@ -26,9 +26,10 @@ from talkface.experts.faces import (
     LandmarkNetwork,
     MediaPipeFaceFinder,
     NetworkFaceFinder,
+    face_score,
     warp_crops,
 )
-from talkface.experts.landmark_network import FaceProposals, soft_argmax
+from talkface.experts.landmark_network import FaceProposals, LandmarkPrediction, soft_argmax
 
 WEIGHTS = Path(talkface.__file__).parent / "weights" / "default"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -60,6 +61,18 @@ def test_network_shapes_and_size():
         assert network.proposals(torch.zeros(1, 3, 64, 96)).shape == (1, 4, 8, 12)
     assert output.points.shape == (2, 68, 2)
     assert output.log_scale.shape == (2, 68) and output.logit.shape == (2,)
+
+
+def test_score_falls_with_the_predicted_scale_and_rises_with_the_confidence():
+    def score(scale: float, logit: float) -> float:
+        log_scale = torch.full((1, 68), float(np.log(scale)))
+        prediction = LandmarkPrediction(
+            torch.zeros(1, 68, 2), log_scale, torch.tensor([logit]), torch.zeros(1, 68, 8, 8)
+        )
+        return float(face_score(prediction))
+
+    assert score(0.02, 3.2) == pytest.approx(0.5, abs=1e-5)
+    assert score(0.01, 3.2) > 0.7 and score(0.05, 3.2) < 0.05 and score(0.02, 0.0) < 0.05
 
 
 def test_similarity_recovers_a_known_transform_and_round_trips():
@@ -136,7 +149,7 @@ def test_bad_pictures_are_refused(image):
 
 def test_untrained_network_searches_any_size_without_failing():
     network = tiny_network()
-    torch.nn.init.constant_(network.confidence.bias, 9.0)
+    torch.nn.init.constant_(network.confidence.bias, 40.0)
     finder = NetworkFaceFinder(network, max_candidates=4)
     for height, width in ((1, 1), (7, 300), (64, 48), (210, 170)):
         faces = finder.find(np.full((height, width, 3), 99, np.uint8))
@@ -166,10 +179,10 @@ def test_proposals_map_back_to_the_picture():
 def test_track_loses_an_unlikely_face():
     network = tiny_network()
     previous = FaceLandmarks.from_points(network.mean_shape.numpy() * 50)
-    torch.nn.init.constant_(network.confidence.bias, 9.0)
+    torch.nn.init.constant_(network.confidence.bias, 40.0)
     followed = NetworkFaceFinder(network).track(GREY, previous)
     assert followed is not None and followed.score > 0.9 and followed.points.shape == (68, 2)
-    torch.nn.init.constant_(network.confidence.bias, -9.0)
+    torch.nn.init.constant_(network.confidence.bias, -40.0)
     assert NetworkFaceFinder(network).track(GREY, previous) is None
 
 
