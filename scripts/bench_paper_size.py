@@ -10,8 +10,8 @@ weights; the thesis's own code computes attention in separate products and is sl
 
 Ours: windowed sampling, the same networks, mask and window of sound, groups of frames, few steps.
 
-All UNet calls of a procedure cost the same, so both are treated alike: a few are timed, and a frame of N steps
-is encode + N x median call + decode + the rest (conditioning, noise, conversion).
+All UNet calls of a procedure cost the same, so both are treated alike: a few are timed, and a frame of N
+steps is encode + N x median call + decode + the rest (conditioning, noise).
 """
 
 from __future__ import annotations
