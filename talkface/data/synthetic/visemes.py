@@ -1,12 +1,12 @@
 """Phonemes -> mouth: facial actions over time, with coarticulation.
 
-Each phoneme has a target for a few articulators (how far the jaw drops, how round, protruded or spread the lips
-are, ...) written from phonetics, and a dominance that says how much it insists on that target. Targets blend by
-dominance that decays with the distance from the segment, as in Cohen & Massaro, "Modeling coarticulation in
-synthetic visual speech" (1993), eq. 4-6: value(t) = sum_i w_i(t) T_i / sum_i w_i(t),
+Each phoneme has a target for a few articulators (how far the jaw drops, how round, protruded or spread the
+lips are, ...) written from phonetics, and a dominance that says how much it insists on that target. Targets
+blend by dominance that decays with the distance from the segment, as in Cohen & Massaro, "Modeling
+coarticulation in synthetic visual speech" (1993), eq. 4-6: value(t) = sum_i w_i(t) T_i / sum_i w_i(t),
 w_i(t) = a_i exp(-distance_i(t) / tau). Closures (p b m), the lip tuck (f v) and the narrowing of w and r are
-events that must be reached, not blended away, so they are smooth bumps laid over the blend. Before a phrase the
-lips part to breathe in.
+events that must be reached, not blended away, so they are smooth bumps laid over the blend. Before a phrase
+the lips part to breathe in.
 
 It is not fitted to any film, and it knows nothing of sound: the phonemes with their times are given.
 """
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from talkface.head.model import ACTIONS
 
 from talkface.data.synthetic.phonemes import split_stress
+from talkface.head.model import ACTIONS
 
 __all__ = ["MOUTH_ACTIONS", "VISEMES", "SpeakingStyle", "frame_labels", "speech_actions", "viseme_of"]
 
@@ -33,9 +33,11 @@ MOUTH_ACTIONS: tuple[str, ...] = tuple(
 # Viseme classes: what a reader of lips can tell apart.
 _VISEME_OF = {
     "SIL": "sil", "P": "pp", "B": "pp", "M": "pp", "F": "ff", "V": "ff", "TH": "th", "DH": "th",
-    "T": "dd", "D": "dd", "N": "dd", "L": "ll", "S": "ss", "Z": "ss", "SH": "ch", "ZH": "ch", "CH": "ch", "JH": "ch",
+    "T": "dd", "D": "dd", "N": "dd", "L": "ll", "S": "ss", "Z": "ss", "SH": "ch", "ZH": "ch", "CH": "ch",
+    "JH": "ch",
     "K": "kk", "G": "kk", "NG": "kk", "HH": "hh", "R": "rr", "ER": "er", "W": "ww", "Y": "iy",
-    "AA": "aa", "AE": "ae", "AH": "ah", "AX": "ah", "AO": "ao", "EH": "eh", "EY": "eh", "IH": "ih", "IY": "iy",
+    "AA": "aa", "AE": "ae", "AH": "ah", "AX": "ah", "AO": "ao", "EH": "eh", "EY": "eh", "IH": "ih",
+    "IY": "iy",
     "OW": "ow", "OY": "ao", "UH": "uh", "UW": "uw", "AY": "aa", "AW": "aa",
 }  # fmt: skip
 VISEMES: tuple[str, ...] = tuple(dict.fromkeys(_VISEME_OF.values()))
@@ -107,7 +109,9 @@ class SpeakingStyle:
         """The style of speaker number `seed`: mild variations around the average."""
         draw = np.random.default_rng([seed, 0x5719]).normal(size=6)
         scale = np.exp(np.clip(draw, -2, 2) * (0.14, 0.15, 0.15, 0.2, 0.1, 0.0))
-        return SpeakingStyle(*(float(s) for s in scale[:5]), skew=float(np.clip(draw[5], -2, 2) * 0.05))
+        amplitude, rounding, spreading, lips, inertia = (float(s) for s in scale[:5])
+        skew = float(np.clip(draw[5], -2, 2) * 0.05)
+        return SpeakingStyle(amplitude, rounding, spreading, lips, inertia, skew)
 
 
 def viseme_of(symbol: str) -> str:
@@ -135,8 +139,8 @@ def speech_actions(
     end = max((s[2] for s in segments), default=0.0) + _MARGIN
     grid = np.arange(-_MARGIN, end + 1.0 / _GRID, 1.0 / _GRID)
     blend = _blend(segments, grid, style)
-    events = [_event(segments, grid, symbols) for symbols in ("PBM", "FV", "W", "R")]
-    actions = _to_actions(blend, *events, style)
+    close, tuck, glide, bunch = (_event(segments, grid, symbols) for symbols in ("PBM", "FV", "W", "R"))
+    actions = _to_actions(blend, close, tuck, glide, bunch, style)
     columns = [np.interp(times, grid, column) for column in actions.T]
     return np.clip(np.stack(columns, axis=1), 0.0, 1.0).astype(np.float32)
 
@@ -236,7 +240,8 @@ def _to_actions(
     values = {
         "jawOpen": jaw, "jawForward": 0.15 * funnel,
         "mouthClose": close * jaw + 0.5 * tuck * jaw, "mouthPucker": rounded, "mouthFunnel": funnel,
-        "mouthPress": 0.30 * close, "mouthRollLower": 0.12 * close + 0.55 * tuck, "mouthRollUpper": 0.08 * close,
+        "mouthPress": 0.30 * close, "mouthRollLower": 0.12 * close + 0.55 * tuck,
+        "mouthRollUpper": 0.08 * close,
         "mouthShrugLower": 0.25 * tuck, "cheekPuff": 0.05 * close,
         "mouthLowerDown": lower, "mouthUpperUp": upper, "tongueOut": 0.35 * tongue,
         "mouthStretch": 0.55 * spread, "mouthSmile": 0.30 * spread, "mouthDimple": 0.15 * spread,

@@ -1,10 +1,10 @@
 """Synthesized speech with the time of every phoneme: three families of voices behind one interface.
 
-- espeak: formant synthesis (library and data come with `pip install espeakng-loader`); phoneme events give the
-  times; language variants, pitch and speed make many speakers.
-- flite: statistical and diphone voices made from recordings of four people (the `flite` program of the system).
-- piper: a neural voice (VITS, Kim et al. 2021) run by onnxruntime; the times are its own durations. Never used for
-  training: it is the family held out for the test split, the one closest to a human voice.
+- espeak: formant synthesis (library and data come with `pip install espeakng-loader`); phoneme events give
+  the times; language variants, pitch and speed make many speakers.
+- flite: statistical and diphone voices made from recordings of four people (the `flite` program).
+- piper: a neural voice (VITS, Kim et al. 2021) run by onnxruntime; the times are its own durations. Never
+  used for training: it is the family held out for the test split, the one closest to a human voice.
 
 The sound is mono float32 at 16 kHz. The same voice and text give the same samples.
 """
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,8 +108,10 @@ class EspeakVoice(Voice):
     def all() -> list[Voice]:
         espeak.installed()
         # none with breath noise, which does not repeat (see `espeak.py`)
-        variants = ["", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "belinda", "Andrea", "f4", "aunty", "Andy",
-                    "Annie", "Alex", "Michael", "Mario", "steph", "linda", "klatt", "klatt2", "adam", "Denis", "anika",
+        variants = ["", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "belinda", "Andrea", "f4", "aunty",
+        "Andy",
+                    "Annie", "Alex", "Michael", "Mario", "steph", "linda", "klatt", "klatt2", "adam",
+                    "Denis", "anika",
                     "zac"]  # fmt: skip
         languages = ("en-us", "en", "en-gb-scotland", "en-us", "gmw/en-GB-x-rp")
         voices: list[Voice] = []
@@ -153,7 +156,8 @@ class FliteVoice(Voice):
     def synthesize(self, text: str) -> tuple[np.ndarray, int, list[tuple[str, float, float]]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "speech.wav"
-            command = ["flite", "-voice", self.speaker, "--setf", f"duration_stretch={self.stretch}", "-psdur",
+            command = ["flite", "-voice", self.speaker, "--setf", f"duration_stretch={self.stretch}",
+            "-psdur",
                        "-t", text, "-o", str(path)]  # fmt: skip
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             samples, rate = _read_wave(path.read_bytes())
@@ -216,7 +220,7 @@ class PiperVoice(Voice):
         return sound, rate, _share_equal(phonemes)
 
 
-FAMILIES: dict[str, type] = {"espeak": EspeakVoice, "flite": FliteVoice, "piper": PiperVoice}
+FAMILIES: dict[str, Any] = {"espeak": EspeakVoice, "flite": FliteVoice, "piper": PiperVoice}
 """Family name -> class; `Class.all()` lists its voices or raises when it is not installed."""
 
 
@@ -301,8 +305,8 @@ def _piper_session() -> tuple:
 def _with_output(model: bytes, name: str) -> bytes:
     """Adds the tensor `name` to the outputs of an ONNX file.
 
-    Protocol buffers concatenate: a second `graph` field (number 7 of ModelProto) with one `output` (number 12 of
-    GraphProto) that has a `name` (number 1 of ValueInfoProto) merges into the first.
+    Protocol buffers concatenate: a second `graph` field (number 7 of ModelProto) with one `output` (number 12
+    of GraphProto) that has a `name` (number 1 of ValueInfoProto) merges into the first.
     """
 
     def chunk(number: int, body: bytes) -> bytes:

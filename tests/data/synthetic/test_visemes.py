@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from talkface.head.model import ACTIONS
 
 from talkface.data.synthetic.phonemes import PHONEMES
 from talkface.data.synthetic.visemes import (
@@ -13,6 +12,7 @@ from talkface.data.synthetic.visemes import (
     speech_actions,
     viseme_of,
 )
+from talkface.head.model import ACTIONS
 
 TIMES = np.arange(0, 1.6, 0.01)
 

@@ -1,0 +1,181 @@
+"""Encoders that read log-mel spectra: the spectra themselves, and the bundled articulation encoder.
+
+The articulation encoder is not a recogniser: it tells what a mouth does, not what is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkface.experts.speech_base import SpeechEncoder
+
+__all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
+
+_HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
+
+
+def mel_filters(bands: int = 80, bins: int = 201, sample_rate: int = 16000) -> Tensor:
+    """(bands, bins) triangular filters, equally spaced on the mel scale of O'Shaughnessy (2595 log10(1 + f /
+    700)), each of unit sum."""
+    top = 2595.0 * torch.log10(torch.tensor(1.0 + sample_rate / 2 / 700.0))
+    corners = 700.0 * (10.0 ** (torch.linspace(45.0, float(top), bands + 2) / 2595.0) - 1.0)
+    frequency = torch.linspace(0.0, sample_rate / 2, bins)
+    rise = (frequency[None] - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
+    fall = (corners[2:, None] - frequency[None]) / (corners[2:] - corners[1:-1])[:, None]
+    filters = torch.minimum(rise, fall).clamp(min=0.0)
+    return filters / filters.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+class _LogMel(nn.Module):
+    """(B, samples) -> (B, bands, 2 * features): log10 mel power every 10 ms relative to the level of the
+    speech.
+
+    The level is the 95th percentile of the power of the 25 ms frames, so that the gain of a recording does
+    not matter; below -50 dB (full scale) it is held, or the noise of a silent room would be raised to a
+    voice.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.register_buffer("filters", mel_filters(bands), persistent=False)
+        self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
+
+    def level(self, waveform: Tensor) -> Tensor:
+        """(B, 1, 1) log10 of the power of loud frames."""
+        usable = waveform.shape[1] // _HOP * _HOP
+        if usable == 0:
+            return waveform.new_full((len(waveform), 1, 1), -5.0)
+        power = waveform[:, :usable].reshape(len(waveform), -1, _HOP).square().mean(-1)
+        power = F.avg_pool1d(power[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+        rank = max(1, round(0.95 * power.shape[1]))
+        return power.kthvalue(rank, dim=1).values.clamp(min=1e-5).log10()[:, None, None]
+
+    def forward(self, waveform: Tensor, frames: int, level: Tensor) -> Tensor:
+        """`frames` spectra whose windows are centred at (k + 0.5) * 10 ms."""
+        margin = (_WINDOW - _HOP) // 2
+        short = frames * _HOP + margin - waveform.shape[1]
+        padded = F.pad(waveform, (margin, max(0, short)))[:, : frames * _HOP + 2 * margin]
+        blocks = padded.unfold(1, _WINDOW, _HOP) * self.window
+        power = torch.fft.rfft(blocks).abs().square() / (_WINDOW * _WINDOW / 8)
+        mel = torch.einsum("btf,mf->bmt", power, self.filters)
+        # 60 dB below the level is as good as nothing
+        return ((mel.clamp(min=1e-12).log10() - level) / 2.0 + 2.0).clamp(min=-1.0)
+
+
+class LogMelEncoder(SpeechEncoder):
+    """Log-mel spectrogram at 50 Hz, two frames of 10 ms a feature, optionally with a learned projection.
+
+    Args:
+        bands: mel bands. dim: None = the 2 * bands values themselves (no weights), else a learned linear map
+            to `dim`.
+    """
+
+    feature_rate = 50.0
+    context_seconds = 0.04
+
+    def __init__(self, bands: int = 40, dim: int | None = None) -> None:
+        super().__init__()
+        self.mel = _LogMel(bands)
+        self.project = nn.Identity() if dim is None else nn.Linear(2 * bands, dim)
+        self.feature_dim = 2 * bands if dim is None else dim
+
+    def level(self, waveform: Tensor) -> Tensor:
+        return self.mel.level(waveform)
+
+    def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
+        count = self.num_features(waveform.shape[1])
+        mel = self.mel(waveform, 2 * count, self.level(waveform) if level is None else level)
+        return self.project(mel.unflatten(2, (count, 2)).permute(0, 2, 3, 1).flatten(2))
+
+
+class _Block(nn.Module):
+    """x + conv(gelu(dilated conv(norm(x)))), norm over channels (Oord et al. 2016's dilations, without
+    gates)."""
+
+    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.spread = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv1d(channels, channels, 1)
+        self.dropout = nn.Dropout1d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.mix(self.dropout(F.gelu(self.spread(y))))
+
+
+class ArticulationEncoder(SpeechEncoder):
+    """The bundled encoder: log-mel -> strided convolution -> dilated residual convolutions -> mouth actions
+    at 50 Hz.
+
+    Trained by `scripts/train_speech.py` on synthesized speech with known articulation and, through a
+    teacher, on recordings of people. It looks 0.8 s ahead and back, and is exact in chunks.
+
+    Args:
+        actions: names of the facial actions that it predicts; a name without Left or Right stands for both
+            sides.
+        channels, dilations: width of the blocks and the dilation of each.
+        bands: mel bands.
+        dropout: of channels, during training.
+
+    The feature is the actions, each scaled by the buffers `mean` and `std` to about zero mean and unit
+    variance.
+    """
+
+    feature_rate = 50.0
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        actions: Sequence[str],
+        channels: int = 192,
+        dilations: Sequence[int] = (1, 2, 4, 8, 16, 1, 2, 4),
+        bands: int = 80,
+        dropout: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.actions = tuple(actions)
+        self.feature_dim = len(self.actions)
+        self.context_seconds = (sum(dilations) + 4) / self.feature_rate
+        self.mel = _LogMel(bands)
+        self.stem = nn.Conv1d(bands, channels, 4, stride=2, padding=1)
+        self.blocks = nn.ModuleList(_Block(channels, dilation, dropout) for dilation in dilations)
+        self.norm = nn.LayerNorm(channels)
+        self.mouth = nn.Linear(channels, self.feature_dim)
+        self.register_buffer("mean", torch.zeros(self.feature_dim))
+        self.register_buffer("std", torch.ones(self.feature_dim))
+
+    def level(self, waveform: Tensor) -> Tensor:
+        return self.mel.level(waveform)
+
+    def hidden(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
+        """(B, T, channels), what the heads read."""
+        frames = 2 * self.num_features(waveform.shape[1])
+        mel = self.mel(waveform, frames, self.level(waveform) if level is None else level)
+        x = self.stem(mel)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x.transpose(1, 2))
+
+    def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
+        return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
+
+    def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
+        """Features (..., D) -> facial actions (..., len(names)) in [0, 1]; names it does not predict are
+        0."""
+        values = (features * self.std + self.mean).clamp(0.0, 1.0)
+        zero = torch.zeros_like(values[..., 0])
+        columns = []
+        for name in names:
+            base = name.removesuffix("Left").removesuffix("Right")
+            found = next((n for n in (name, base) if n in self.actions), None)
+            columns.append(zero if found is None else values[..., self.actions.index(found)])
+        return torch.stack(columns, dim=-1)

@@ -1,0 +1,184 @@
+"""Training of the bundled articulation encoder: augmentation, losses, one step.
+
+The encoder learns mouth actions and, through a second head that is thrown away, the features of a strong
+speech recogniser (feature distillation, smooth L1 plus cosine as in Chang et al., "DistilHuBERT", 2022, eq.
+1). The sound is augmented, the targets are not, so that rooms, noise, telephones and microphones stop to
+matter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkface.experts.speech import ArticulationEncoder
+
+__all__ = ["ArticulationBatch", "ArticulationTraining", "TeacherHead", "augment_sound", "stretch"]
+
+
+@dataclass
+class ArticulationBatch:
+    """Crops for training.
+
+    Attributes:
+        sound: (B, samples) clean, 16 kHz.
+        actions: (B, T, A) mouth actions at 50 Hz.
+        teacher: (B, T, D) features of the teacher, standardised.
+    """
+
+    sound: Tensor
+    actions: Tensor
+    teacher: Tensor
+
+
+class TeacherHead(nn.Module):
+    """Teacher's features (B, T, D) -> mouth actions (B, T, A); about 0.3 s of context on both sides."""
+
+    def __init__(self, teacher_dim: int, num_actions: int, channels: int = 96) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Dropout1d(0.15),
+            nn.Conv1d(teacher_dim, channels, 1),
+            nn.GELU(),
+            nn.Conv1d(channels, channels, 9, padding=4),
+            nn.GELU(),
+            nn.Dropout1d(0.1),
+            nn.Conv1d(channels, channels, 9, padding=8, dilation=2),
+            nn.GELU(),
+            nn.Conv1d(channels, num_actions, 9, padding=4),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.net(features.transpose(1, 2)).transpose(1, 2)
+
+
+def motion_loss(predicted: Tensor, actions: Tensor) -> Tensor:
+    """Squared error of the actions (..., T, A), in standard units, and of their change over 20 ms.
+
+    The second term asks for the speed of the lips, without which closures come out slow and shallow.
+    """
+    error = predicted - actions
+    return error.square().mean() + 2.0 * error.diff(dim=-2).square().mean()
+
+
+class ArticulationTraining(nn.Module):
+    """Loss of the encoder on a batch.
+
+    The heads learn in standard units, where a step of the optimizer moves every action alike; `export_to`
+    writes the mouth's back in the units of the actions.
+
+    Args:
+        encoder: the encoder to train; its own head is not used.
+        mean, scale: (A,) mean and spread of each action over the training set.
+        teacher_dim: size of the teacher's features.
+        teacher_weight: weight of the distillation.
+        bfloat16: multiply in bfloat16.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        encoder: ArticulationEncoder,
+        mean: Tensor,
+        scale: Tensor,
+        teacher_dim: int,
+        teacher_weight: float = 0.5,
+        bfloat16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        channels = encoder.mouth.in_features
+        self.mouth = nn.Linear(channels, encoder.feature_dim)
+        self.teacher = nn.Linear(channels, teacher_dim)
+        self.teacher_weight, self.reduced = teacher_weight, bfloat16
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, batch: ArticulationBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns `loss` and its parts, `motion` (1 for a mouth that stays at its mean) and `teacher`."""
+        sound, silent = augment_sound(batch.sound, generator)
+        with torch.autocast(sound.device.type, torch.bfloat16, enabled=self.reduced):
+            hidden = self.encoder.hidden(sound)
+            predicted, given = self.mouth(hidden).float(), self.teacher(hidden).float()
+        actions = (batch.actions.masked_fill(silent[:, None, None], 0.0) - self.mean) / self.scale
+        motion = motion_loss(predicted, actions)
+        wanted, given = batch.teacher[~silent], given[~silent]
+        cosine = 1.0 - F.cosine_similarity(given, wanted, dim=-1).mean()
+        teacher = F.smooth_l1_loss(given, wanted) + 0.5 * cosine
+        return {"loss": motion + self.teacher_weight * teacher, "motion": motion, "teacher": teacher}
+
+    @torch.no_grad()
+    def export_to(self, encoder: ArticulationEncoder) -> None:
+        """Copies what was learned into `encoder`, whose features are then the actions in standard units."""
+        encoder.load_state_dict(self.encoder.state_dict())
+        encoder.mouth.weight.copy_(self.mouth.weight * self.scale[:, None])
+        encoder.mouth.bias.copy_(self.mouth.bias * self.scale + self.mean)
+        encoder.mean, encoder.std = self.mean.clone(), self.scale.clone()
+
+
+def stretch(batch: ArticulationBatch, factor: float, length: int) -> ArticulationBatch:
+    """Plays the batch `factor` times as fast (pitch and formants move too: another throat), then cuts all of
+    it to `length` features."""
+    samples, hop = (
+        length * batch.sound.shape[1] // batch.actions.shape[1],
+        batch.sound.shape[1] / batch.actions.shape[1],
+    )
+    position = torch.arange(samples) * factor
+    left = position.long().clamp(max=batch.sound.shape[1] - 2)
+    part = (position - left).to(batch.sound.dtype)
+    sound = torch.lerp(batch.sound[:, left], batch.sound[:, left + 1], part)
+    frame = ((torch.arange(length) + 0.5) * samples / length * factor / hop - 0.5).clamp(
+        0, batch.actions.shape[1] - 1.001
+    )
+    low, blend = frame.long(), (frame - frame.long())[None, :, None]
+    return ArticulationBatch(
+        sound,
+        torch.lerp(batch.actions[:, low], batch.actions[:, low + 1], blend),
+        torch.lerp(batch.teacher[:, low], batch.teacher[:, low + 1], blend),
+    )
+
+
+def augment_sound(sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Puts each sound of a batch through a random room, microphone and noise.
+
+    Returns:
+        (B, samples), and (B,) bool: True where the speech was taken out and noise alone is left.
+    """
+    count, samples = sound.shape
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, 1, generator=generator)
+
+    size = 2 ** math.ceil(math.log2(samples + 8000))
+    frequency = torch.linspace(0.0, 8000.0, size // 2 + 1)[None]
+    # room: exponentially decaying noise after the direct sound, in one case of two
+    time = torch.arange(8000)[None] / 16000.0
+    tail = torch.randn(count, 8000, generator=generator) * torch.exp(-6.9 * time / uniform(0.08, 0.5))
+    tail[:, :32] = 0.0
+    strength = uniform(0.0, 0.6) * (uniform(0.0, 1.0) < 0.5)
+    room = F.pad(strength * tail / tail.square().sum(1, keepdim=True).sqrt(), (0, size - 8000))
+    room[:, 0] = 1.0
+    # microphone: a smooth random curve of +-6 dB, and for some a telephone band
+    knots = torch.randn(count, 1, 8, generator=generator) * 3.0
+    curve = F.interpolate(knots, size=frequency.shape[1], mode="linear", align_corners=True)[:, 0]
+    telephone = uniform(0.0, 1.0) < 0.15
+    low, high = uniform(150.0, 350.0), uniform(3200.0, 7000.0)
+    band = torch.sigmoid((frequency - low) / 30.0) * torch.sigmoid((high - frequency) / 100.0)
+    response = 10.0 ** (curve / 20.0) * torch.where(telephone, band.clamp(min=1e-3), torch.ones(()))
+    heard = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(room) * response, size)[:, :samples]
+    silent = (uniform(0.0, 1.0) < 0.04)[:, 0]
+    power = heard.square().mean(1, keepdim=True).clamp(min=1e-6)
+    heard = heard * ~silent[:, None]
+    # noise with a spectrum between white and brown
+    noise = torch.fft.rfft(torch.randn(count, size, generator=generator))
+    noise = torch.fft.irfft(noise * (frequency + 50.0) ** -uniform(0.0, 1.0), size)[:, :samples]
+    noise = noise / noise.square().mean(1, keepdim=True).sqrt()
+    ratio = 10.0 ** (-uniform(6.0, 50.0) / 20.0)
+    heard = heard + noise * power.sqrt() * ratio
+    return heard * 10.0 ** (uniform(-25.0, 5.0) / 20.0), silent
