@@ -22,13 +22,16 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import train_landmarks
+import train_speech
 from make_textures import write_textures
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from talkface.checkpoint import instantiate, read_training_checkpoint, save_bundle
+from talkface.checkpoint import instantiate, save_bundle
 from talkface.data.base import EMOTIONS, Corpus
 from talkface.data.images import Photometry
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
@@ -125,7 +128,9 @@ class Crops(IterableDataset[dict[str, Tensor]]):
             side = int(np.clip(self.size * rng.uniform(0.7, 1.4), 16, min(picture.shape[:2])))
             top, left = (int(rng.integers(extent - side + 1)) for extent in picture.shape[:2])
             crop = cv2.resize(
-                picture[top : top + side, left : left + side], (self.size, self.size), interpolation=cv2.INTER_AREA
+                picture[top : top + side, left : left + side],
+                (self.size, self.size),
+                interpolation=cv2.INTER_AREA,
             )
             if rng.random() < 0.5:
                 crop = crop[:, ::-1]
@@ -174,6 +179,30 @@ def corpus(options: argparse.Namespace) -> None:
     write_textures(options.work / "textures", num=500, size=160, seed=0)
 
 
+def keep(options: argparse.Namespace, name: str, folder: Path) -> None:
+    """Take over weights and specification that another script wrote into `folder`."""
+    torch.save(load_file(folder / f"{name}.safetensors"), options.work / f"{name}.pt")
+    (options.work / f"{name}.json").write_text((folder / f"{name}.json").read_text())
+
+
+def speech(options: argparse.Namespace) -> None:
+    """The articulation encoder, distilled from a speech recogniser (see train_speech.py)."""
+    folder = options.work / "speech"
+    train_speech.prepare(folder, [Path(path) for path in options.recordings], 90, 0)
+    seconds = 60 * options.minutes * SHARES["speech"]
+    train_speech.train(folder, folder / "speech.safetensors", seconds, 0, bfloat16=True)
+    keep(options, "speech", folder)
+
+
+def landmarks(options: argparse.Namespace) -> None:
+    """The network that finds faces and their landmarks (see train_landmarks.py)."""
+    folder = options.work / "landmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = 60 * options.minutes * SHARES["landmarks"]
+    train_landmarks.train(folder, pictures=10 * options.identities, seconds=seconds, device=options.device)
+    keep(options, "landmarks", folder)
+
+
 def picture_sources(options: argparse.Namespace) -> list[tuple[float, list[np.ndarray]]]:
     """(share, pictures): rendered faces, dead leaves, and the pictures of `--pictures`."""
     frames = Corpus(options.work / "corpus", "train")
@@ -185,8 +214,12 @@ def picture_sources(options: argparse.Namespace) -> list[tuple[float, list[np.nd
 
 
 def trainer(options: argparse.Namespace, name: str, minutes: float, *callbacks: Any) -> pl.Trainer:
-    keep = ModelCheckpoint(
-        dirpath=options.work / name, save_last=True, every_n_train_steps=200, save_top_k=0, save_on_exception=True
+    checkpoints = ModelCheckpoint(
+        dirpath=options.work / name,
+        save_last=True,
+        every_n_train_steps=200,
+        save_top_k=0,
+        save_on_exception=True,
     )
     return pl.Trainer(
         accelerator="cuda" if options.device == "cuda" else "cpu",
@@ -194,7 +227,7 @@ def trainer(options: argparse.Namespace, name: str, minutes: float, *callbacks: 
         precision="bf16-mixed",
         max_time=timedelta(minutes=minutes),
         max_epochs=-1,
-        callbacks=[keep, *callbacks],
+        callbacks=[checkpoints, *callbacks],
         logger=CSVLogger(options.work / name, name="log", version=""),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -221,7 +254,9 @@ def first_stage(options: argparse.Namespace) -> None:
         name = f"first_stage/{phase}"
         module = FirstStageModule(network, loss, learning_rate=rate, betas=(0.9, 0.99), gradient_clip=1.0)
         trainer(options, name, minutes * share).fit(module, loader, ckpt_path=last(options, name))
-    latents = torch.cat([network(batch["images"]).latents for batch, _ in zip(loader, range(30), strict=False)])
+    latents = torch.cat(
+        [network(batch["images"]).latents for batch, _ in zip(loader, range(30), strict=False)]
+    )
     flat = latents.detach().double().transpose(0, 1).flatten(1)
     network.set_latent_statistics(flat.mean(1).float(), flat.std(1).float())
     torch.save(network.state_dict(), options.work / "first_stage.pt")
@@ -253,7 +288,9 @@ def talking(options: argparse.Namespace) -> None:
             betas=(0.9, 0.99),
             warmup_steps=100,
         )
-        trainer(options, name, minutes * share, EMAWeights(0.998)).fit(module, loader, ckpt_path=last(options, name))
+        trainer(options, name, minutes * share, EMAWeights(0.998)).fit(
+            module, loader, ckpt_path=last(options, name)
+        )
     torch.save(network.state_dict(), options.work / "network.pt")
     torch.save(conditioner.state_dict(), options.work / "conditioner.pt")
 
@@ -280,7 +317,9 @@ def encoded_pairs(options: argparse.Namespace, stage: nn.Module) -> dict[str, Te
             latents = stage.encode(pictures.to(options.device)).half().cpu().chunk(3)
             row = dict(zip(("target_latents", "masked_latents", "reference_latents"), latents, strict=True))
             row |= {name: batch[name] for name in ("emotion", "clip", "frame")}
-            row["mask"] = nn.functional.interpolate(batch["mask"], size=latents[0].shape[2:], mode="area").half()
+            row["mask"] = nn.functional.interpolate(
+                batch["mask"], size=latents[0].shape[2:], mode="area"
+            ).half()
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
     stored = {name: torch.cat(values) for name, values in columns.items()}
@@ -288,9 +327,7 @@ def encoded_pairs(options: argparse.Namespace, stage: nn.Module) -> dict[str, Te
     return stored
 
 
-def spoken_windows(
-    options: argparse.Namespace, encoder: nn.Module, clips: Tensor, frames: Tensor
-) -> Tensor:
+def spoken_windows(options: argparse.Namespace, encoder: nn.Module, clips: Tensor, frames: Tensor) -> Tensor:
     """What a perfect speech encoder would say around each frame: (N, 2 * WINDOW + 1, D) float16.
 
     The network learns on the exact articulation of the corpus and is driven by the encoder's estimate of it, so that
@@ -338,7 +375,9 @@ def pack(options: argparse.Namespace) -> None:
         "final_alpha": "one",
         "emotions": list(EMOTIONS),
     }
-    card = options.card.read_text() if options.card else "# Model card\n\nTrained by scripts/train_bundle.py.\n"
+    card = (
+        options.card.read_text() if options.card else "# Model card\n\nTrained by scripts/train_bundle.py.\n"
+    )
     save_bundle(options.out, parts, specs, card, meta)
 
 
@@ -360,8 +399,13 @@ def main() -> int:
     parser.add_argument("--identities", type=int, default=1200)
     parser.add_argument("--pairs-per-clip", type=int, default=16, help="training pairs drawn from each clip")
     parser.add_argument("--card", type=Path, help="model card to put into the bundle")
-    parser.add_argument("--pictures", nargs="*", default=[], help="folders of your own pictures for the first stage")
-    parser.add_argument("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")
+    parser.add_argument("--recordings", nargs="*", default=[], help="folders of real speech for the encoder")
+    parser.add_argument(
+        "--pictures", nargs="*", default=[], help="folders of your own pictures for the first stage"
+    )
+    parser.add_argument(
+        "--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
