@@ -20,7 +20,7 @@ from talkface.media import write_image
 
 
 def texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float, one of: smooth gradient, band-limited noise, stripes, fine grain; around a random colour."""
+    """(size, size, 3) float around a random colour: smooth gradient, band-limited noise, stripes or fine grain."""
     # Mostly the muted colours of skin, hair and cloth: saturated ones would take most of a small codebook.
     colour = rng.uniform(10, 245) + rng.normal(0, rng.choice([6, 18, 60], p=[0.4, 0.45, 0.15]), 3)
     base = np.broadcast_to(colour, (size, size, 3)).astype(np.float32)
