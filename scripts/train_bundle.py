@@ -37,6 +37,7 @@ from talkface.data.images import Photometry
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
 from talkface.data.synthetic.visemes import SpeakingStyle, speech_actions
 from talkface.data.talking import TalkingDataset
+from talkface.diffusion.solvers import uniform_timesteps
 from talkface.errors import TalkfaceError
 from talkface.experts.vision import LPIPS
 from talkface.head.model import ACTIONS
@@ -49,6 +50,7 @@ from talkface.training.first_stage import FirstStageModule
 STAGES = ("corpus", "speech", "landmarks", "first_stage", "talking", "pack")
 SHARES = {"speech": 0.13, "landmarks": 0.13, "first_stage": 0.25, "talking": 0.45}
 IMAGE_SIZE, WINDOW, WINDOW_RATE = 128, 3, 25.0
+STEPS = 4  # of the sampler; the network is trained at its noise levels only
 
 FIRST_STAGE = {
     "class_path": "talkface.networks.vqgan.VQGAN",
@@ -274,6 +276,9 @@ def talking(options: argparse.Namespace) -> None:
     conditioner = instantiate(spec)
     loader = DataLoader(Latents(stored), batch_size=32, shuffle=True, drop_last=True)
     minutes = options.minutes * SHARES["talking"]
+    if options.start_from:
+        network.load_state_dict(torch.load(options.start_from / "network.pt", weights_only=True))
+        conditioner.load_state_dict(torch.load(options.start_from / "conditioner.pt", weights_only=True))
     for phase, (rate, share) in enumerate(((5e-4, 0.75), (1e-4, 0.25))):
         name = f"talking/{phase}"
         module = DiffusionModule(
@@ -282,7 +287,7 @@ def talking(options: argparse.Namespace) -> None:
             instantiate(SCHEDULE),
             conditioner,
             prediction_type="velocity",
-            min_snr_gamma=5.0,
+            timesteps=uniform_timesteps(STEPS, spacing="trailing").tolist(),
             region_weight=8.0,
             learning_rate=rate,
             betas=(0.9, 0.99),
@@ -369,7 +374,7 @@ def pack(options: argparse.Namespace) -> None:
         "window": WINDOW,
         "window_rate": WINDOW_RATE,
         "mask": "lower_face",
-        "num_inference_steps": 6,
+        "num_inference_steps": STEPS,
         "guidance_scale": {"audio": 1.0},
         "timestep_spacing": "trailing",
         "final_alpha": "one",
@@ -399,6 +404,9 @@ def main() -> int:
     parser.add_argument("--identities", type=int, default=1200)
     parser.add_argument("--pairs-per-clip", type=int, default=16, help="training pairs drawn from each clip")
     parser.add_argument("--card", type=Path, help="model card to put into the bundle")
+    parser.add_argument(
+        "--start-from", type=Path, help="folder with network.pt and conditioner.pt to go on from"
+    )
     parser.add_argument("--recordings", nargs="*", default=[], help="folders of real speech for the encoder")
     parser.add_argument(
         "--pictures", nargs="*", default=[], help="folders of your own pictures for the first stage"

@@ -11,6 +11,7 @@ resumed training takes the same path as one that was never interrupted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.schedule import NoiseSchedule, check_prediction_type
+from talkface.errors import TalkfaceError
 from talkface.losses.denoising import denoising_loss
 from talkface.training.start import (
     learning_rate_factor,
@@ -44,6 +46,8 @@ class DiffusionModule(pl.LightningModule):
         conditioner: None for an unconditional model.
         first_stage_weights: where a new training takes the first stage from: a `.ckpt` of FirstStageModule,
             or a bundle; None keeps it as built. Not read when resuming or loading.
+        timesteps: train at these noise levels only, those that a sampler of few steps will visit; None (the
+            thesis): at all of them.
         prediction_type: "epsilon" (the thesis), "velocity" or "x0".
         min_snr_gamma: see `losses.denoising`; None (the thesis) is no weight.
         region_weight: weight of the masked region relative to the rest of the picture (the thesis: 1).
@@ -62,6 +66,7 @@ class DiffusionModule(pl.LightningModule):
         conditioner: ConditionerSet | None = None,
         *,
         first_stage_weights: str | None = None,
+        timesteps: Sequence[int] | None = None,
         prediction_type: str = "epsilon",
         min_snr_gamma: float | None = None,
         region_weight: float = 1.0,
@@ -78,6 +83,12 @@ class DiffusionModule(pl.LightningModule):
             ignore=objects_not_saved("network", "first_stage", "schedule", "conditioner")
         )
         self.prediction_type = check_prediction_type(prediction_type)
+        levels = range(schedule.num_train_timesteps) if timesteps is None else timesteps
+        if len(levels) == 0 or not all(0 <= level < schedule.num_train_timesteps for level in levels):
+            raise TalkfaceError(
+                f"timesteps: {list(levels)}; allowed: one or more in 0 .. {schedule.num_train_timesteps - 1}"
+            )
+        self.levels = torch.tensor(levels)
         self.network, self.conditioner, self.schedule = network, conditioner, schedule
         self.first_stage = first_stage.eval().requires_grad_(False)
         self.first_stage_weights, self.normalize_features = first_stage_weights, normalize_features
@@ -128,7 +139,7 @@ class DiffusionModule(pl.LightningModule):
         latents, inputs = self.encode(batch)
         count = latents.shape[0]
         # drawn on the CPU, so that a seed means the same on every device
-        timesteps = torch.randint(self.schedule.num_train_timesteps, (count,), generator=generator)
+        timesteps = self.levels[torch.randint(len(self.levels), (count,), generator=generator)]
         timesteps = timesteps.to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         conditioning = None
