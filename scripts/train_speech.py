@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -246,14 +247,13 @@ def train(
     batch_size: int = 12,
     bfloat16: bool = False,
 ) -> Path:
-    """Trains within `time_budget` seconds, all runs together; resumes from `cache`/state.pt.
+    """Trains for `time_budget` seconds, all runs together, after the head (a minute); resumes from `cache`/state.pt.
 
     Returns:
         `out`: the weights in float16, with the class and its arguments beside them in a `.json`.
     """
     state_path, head_path = cache / "state.pt", cache / "head.safetensors"
     state = torch.load(state_path, weights_only=True) if state_path.exists() else None
-    began, spent = time.monotonic(), state["spent"] if state else 0.0
     windows = Windows(cache, ("synthetic", "real"))
     head = TeacherHead(384, len(OUTPUTS)).eval()
     if head_path.exists():
@@ -262,6 +262,7 @@ def train(
         head = fit_teacher_head(windows, head_steps, seed)
         save_file(head.state_dict(), head_path)
     label(windows, head)
+    began, spent = time.monotonic(), state["spent"] if state else 0.0
     torch.manual_seed(seed)
     init = {"actions": list(OUTPUTS)}
     learner = ArticulationTraining(
@@ -282,7 +283,7 @@ def train(
     while (done := (spent + time.monotonic() - began) / time_budget) < 1.0:
         random, generator = np.random.default_rng([seed, step, 2]), torch.Generator().manual_seed(seed + step)
         # the rate warms up over 50 steps and falls along a cosine of the time spent
-        rate = PEAK_RATE * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (0.5 + 0.5 * np.cos(np.pi * done)))
+        rate = PEAK_RATE * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = np.concatenate([random.choice(exact, half), random.choice(labelled, batch_size - half)])

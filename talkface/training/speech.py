@@ -172,13 +172,14 @@ def augment_sound(sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     band = torch.sigmoid((frequency - low) / 30.0) * torch.sigmoid((high - frequency) / 100.0)
     response = 10.0 ** (curve / 20.0) * torch.where(telephone, band.clamp(min=1e-3), torch.ones(()))
     heard = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(room) * response, size)[:, :samples]
-    silent = (uniform(0.0, 1.0) < 0.04)[:, 0]
+    chance = uniform(0.0, 1.0)
+    silent = (chance < 0.06)[:, 0]
     power = heard.square().mean(1, keepdim=True).clamp(min=1e-6)
     heard = heard * ~silent[:, None]
     # noise with a spectrum between white and brown
     noise = torch.fft.rfft(torch.randn(count, size, generator=generator))
     noise = torch.fft.irfft(noise * (frequency + 50.0) ** -uniform(0.0, 1.0), size)[:, :samples]
     noise = noise / noise.square().mean(1, keepdim=True).sqrt()
-    ratio = 10.0 ** (-uniform(6.0, 50.0) / 20.0)
+    ratio = 10.0 ** (-uniform(6.0, 50.0) / 20.0) * (chance > 0.03)  # half of the silences are digital
     heard = heard + noise * power.sqrt() * ratio
     return heard * 10.0 ** (uniform(-25.0, 5.0) / 20.0), silent

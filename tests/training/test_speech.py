@@ -1,0 +1,103 @@
+"""Training of the articulation encoder: aligned augmentation, a loss that falls, runs that resume."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from talkface.experts.speech import ArticulationEncoder
+from talkface.training.speech import ArticulationBatch, ArticulationTraining, augment_sound, stretch
+
+ACTIONS = ("jawOpen", "mouthPucker")
+
+
+def tone_bursts(count=6, length=200, seed=0):
+    """Sounds that are loud exactly when the first action is 1, and high when the second is."""
+    generator = torch.Generator().manual_seed(seed)
+    state = torch.rand(count, 2, length // 20, generator=generator).round().repeat_interleave(20, dim=2)
+    per_sample = state.repeat_interleave(320, dim=2)
+    time = torch.arange(length * 320) / 16000
+    pitch = torch.where(per_sample[:, 1] > 0.5, 1500.0, 300.0)
+    sound = 0.3 * per_sample[:, 0] * torch.sin(2 * torch.pi * pitch * time)
+    return ArticulationBatch(
+        sound, state.transpose(1, 2), torch.randn(count, length, 12, generator=generator)
+    )
+
+
+def make_training(seed=0):
+    torch.manual_seed(seed)
+    encoder = ArticulationEncoder(ACTIONS, channels=24, dilations=(1, 2), bands=20, dropout=0.0)
+    return ArticulationTraining(encoder, torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.4]), teacher_dim=12)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.17])
+def test_stretch_keeps_sound_and_actions_together(factor):
+    batch = stretch(tone_bursts(length=240), factor, 200)
+    assert batch.sound.shape == (6, 64000) and batch.actions.shape == (6, 200, 2)
+    assert batch.teacher.shape == (6, 200, 12)
+    loud = (batch.sound.unfold(1, 320, 320).square().mean(-1) > 0.01).float()
+    assert (loud == batch.actions[..., 0].round()).float().mean() > 0.96
+
+
+def test_augmentation_does_not_shift_or_break_the_sound():
+    sound = 0.1 * torch.randn(32, 16000, generator=torch.Generator().manual_seed(5))
+    heard, silent = augment_sound(sound, torch.Generator().manual_seed(0))
+    assert heard.shape == sound.shape and torch.isfinite(heard).all()
+    assert not torch.allclose(heard[0] / heard[0].std(), sound[0] / sound[0].std(), atol=0.05)
+    spectrum = torch.fft.rfft(heard[~silent]) * torch.fft.rfft(sound[~silent]).conj()
+    lag = torch.fft.irfft(spectrum).argmax(1)
+    assert (lag < 48).float().mean() > 0.9  # within 3 ms of the direct sound
+
+
+def test_some_sounds_are_replaced_by_noise():
+    sound = torch.full((150, 800), 0.5)
+    heard, silent = augment_sound(sound, torch.Generator().manual_seed(1))
+    assert 2 <= silent.sum() <= 25
+    again, _ = augment_sound(sound, torch.Generator().manual_seed(1))
+    assert torch.equal(heard, again)
+    assert (heard[silent].abs().max(1).values == 0).any() and (heard[silent].abs().max(1).values > 0).any()
+
+
+def test_the_loss_falls_and_the_exported_encoder_speaks_in_actions():
+    training, batch = make_training(), tone_bursts(count=4, length=60)
+    optimizer = torch.optim.Adam(training.parameters(), 5e-3)
+    losses = []
+    for step in range(40):
+        loss = training(batch, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss["loss"].backward()
+        optimizer.step()
+        losses.append(loss["motion"].item())
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    encoder = ArticulationEncoder(ACTIONS, channels=24, dilations=(1, 2), bands=20).eval()
+    training.export_to(encoder)
+    with torch.no_grad():
+        opened = encoder.to_actions(encoder(batch.sound), ["jawOpen"])[..., 0]
+    assert opened[batch.actions[..., 0] > 0.5].mean() > opened[batch.actions[..., 0] < 0.5].mean() + 0.3
+
+
+def test_a_stopped_run_resumes(tmp_path):
+    path = Path(__file__).parents[2] / "scripts" / "train_speech.py"
+    specification = importlib.util.spec_from_file_location("train_speech", path)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    random = np.random.default_rng(0)
+    for name, columns in (("synthetic", len(script.MOUTH_ACTIONS)), ("real", 0)):
+        np.savez(
+            tmp_path / f"{name}-001.npz",
+            sound=(random.normal(size=480000) * 3000).astype(np.int16),
+            features=random.normal(size=(1500, 384)).astype(np.float16),
+            actions=random.random((1500 if columns else 0, columns)).astype(np.float16),
+        )
+    out = tmp_path / "speech.safetensors"
+    script.train(tmp_path, out, 1.5, seed=0, head_steps=2, batch_size=2)
+    first = torch.load(tmp_path / "state.pt", weights_only=True)
+    script.train(tmp_path, out, first["spent"] + 1.5, seed=0, head_steps=2, batch_size=2)
+    second = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert second["step"] > first["step"] >= 1 and second["spent"] > first["spent"]
+    encoder = ArticulationEncoder(script.OUTPUTS)
+    encoder.load_state_dict(load_file(out))
+    assert torch.isfinite(encoder(torch.randn(1, 16000))).all()
