@@ -144,7 +144,8 @@ class ArticulationEncoder(SpeechEncoder):
         super().__init__()
         self.actions = tuple(actions)
         self.feature_dim = len(self.actions)
-        self.context_seconds = (sum(dilations) + 4) / self.feature_rate
+        self.reach = sum(dilations) + 2  # features on each side
+        self.context_seconds = (self.reach + 2) / self.feature_rate
         self.mel = _LogMel(bands)
         self.stem = nn.Conv1d(bands, channels, 4, stride=2, padding=1)
         self.blocks = nn.ModuleList(_Block(channels, dilation, dropout) for dilation in dilations)
@@ -156,14 +157,22 @@ class ArticulationEncoder(SpeechEncoder):
     def level(self, waveform: Tensor) -> Tensor:
         return self.mel.level(waveform)
 
-    def hidden(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
-        """(B, T, channels), what the heads read."""
-        frames = 2 * self.num_features(waveform.shape[1])
-        mel = self.mel(waveform, frames, self.level(waveform) if level is None else level)
-        x = self.stem(mel)
+    def hidden(self, waveform: Tensor, level: Tensor | None = None, margin: int | None = None) -> Tensor:
+        """(B, T, channels), what the heads read.
+
+        Args:
+            level: see `SpeechEncoder.level`.
+            margin: features of silence put before and after the sound, as far as the encoder looks by default: a
+                sound begins and ends in silence, and is not cut out of speech that goes on.
+        """
+        count = self.num_features(waveform.shape[1])
+        level = self.level(waveform) if level is None else level
+        margin = self.reach if margin is None else margin
+        padded = F.pad(waveform, (2 * _HOP * margin, 2 * _HOP * margin))
+        x = self.stem(self.mel(padded, 2 * (count + 2 * margin), level))
         for block in self.blocks:
             x = block(x)
-        return self.norm(x.transpose(1, 2))
+        return self.norm(x[..., margin : margin + count].transpose(1, 2))
 
     def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std

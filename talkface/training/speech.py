@@ -19,6 +19,8 @@ from talkface.experts.speech import ArticulationEncoder
 
 __all__ = ["ArticulationBatch", "ArticulationTraining", "TeacherHead", "augment_sound", "stretch"]
 
+_EDGE = 12  # features; half a second is left out of the loss at the end, where a breath for a next phrase may begin
+
 
 @dataclass
 class ArticulationBatch:
@@ -104,10 +106,17 @@ class ArticulationTraining(nn.Module):
         """Returns `loss` and its parts, `motion` (1 for a mouth that stays at its mean) and `teacher`."""
         sound, silent = augment_sound(batch.sound, generator)
         with torch.autocast(sound.device.type, torch.bfloat16, enabled=self.reduced):
-            hidden = self.encoder.hidden(sound)
+            # in one step of three the crop is a whole sound with silence around it
+            whole = bool(torch.rand((), generator=generator) < 0.33)
+            hidden = self.encoder.hidden(sound, margin=None if whole else 0)
             predicted, given = self.mouth(hidden).float(), self.teacher(hidden).float()
         actions = (batch.actions.masked_fill(silent[:, None, None], 0.0) - self.mean) / self.scale
-        motion = motion_loss(predicted, actions)
+        # what the mouth does at the edges depends on speech that was cut off, if there was any
+        count = predicted.shape[1]
+        inside = torch.zeros(len(sound), count, 1, dtype=torch.bool)
+        inside[:, _EDGE : count - 2 * _EDGE] = True
+        inside |= silent[:, None, None]
+        motion = motion_loss(torch.where(inside, predicted, actions), actions)
         wanted, given = batch.teacher[~silent], given[~silent]
         cosine = 1.0 - F.cosine_similarity(given, wanted, dim=-1).mean()
         teacher = F.smooth_l1_loss(given, wanted) + 0.5 * cosine
