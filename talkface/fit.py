@@ -174,6 +174,18 @@ def build(argv: Sequence[str], run: bool = True) -> FitCLI:
     )
 
 
+def user_mistake(error: BaseException | None) -> BaseException | None:
+    """The error to show, or None for a fault of the program.
+
+    What a constructor refuses arrives as a ValueError of the parser, with the reason among its causes.
+    """
+    if isinstance(error, FileNotFoundError | MisconfigurationException):
+        return error
+    while error is not None and not isinstance(error, TalkfaceError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or 2 after one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -185,8 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message=message)
     try:
         build(arguments)
-    except (TalkfaceError, FileNotFoundError, MisconfigurationException) as error:
-        print(f"talkface: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (TalkfaceError, FileNotFoundError, MisconfigurationException, ValueError) as error:
+        mistake = user_mistake(error)
+        if mistake is None:
+            raise
+        print(f"talkface: error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
     return 0
 

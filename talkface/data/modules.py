@@ -106,9 +106,9 @@ class CorpusDataModule(pl.LightningDataModule):
             min(steps, limit) if isinstance(limit, int) else int(steps * (1.0 if limit is None else limit))
         )
         # a checkpoint written in `on_train_batch_end` counts that batch as processed but not yet as completed
-        done = loop.epoch_loop.batch_progress.current.processed
+        done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         return {
-            "start_epoch": loop.epoch_progress.current.processed,
+            "start_epoch": loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
             "start_batch": 0 if done >= steps else done,
             "num_replicas": trainer.world_size,
             "rank": trainer.global_rank,

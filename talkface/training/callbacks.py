@@ -176,7 +176,8 @@ class SampleGrid(Callback):
         made = DDIM(module.schedule).sample(
             predictor, noise.expand_as(latents).clone(), times.to(latents.device)
         )
-        return module.first_stage.decode(made).clamp(-1, 1)
+        first_stage: Any = module.first_stage
+        return first_stage.decode(made).clamp(-1, 1)
 
 
 def tile(rows: list[Tensor]) -> np.ndarray:

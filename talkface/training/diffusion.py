@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talkface.conditioning.audio import AudioConditioner
 from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.schedule import NoiseSchedule, check_prediction_type
 from talkface.errors import TalkfaceError
@@ -105,7 +106,7 @@ class DiffusionModule(pl.LightningModule):
         if self.normalize_features and self.conditioner is not None:
             mean, std = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
             for conditioner in self.conditioner.conditioners.values():
-                if hasattr(conditioner, "set_feature_statistics"):
+                if isinstance(conditioner, AudioConditioner):
                     conditioner.set_feature_statistics(mean, std)
 
     def train(self, mode: bool = True) -> DiffusionModule:

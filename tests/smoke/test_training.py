@@ -80,11 +80,12 @@ def test_killed_and_resumed_equals_uninterrupted(
     ]
     environment = dict(os.environ, OMP_NUM_THREADS=str(torch.get_num_threads()), CUDA_VISIBLE_DEVICES="")
     last = tmp_path / "runs/smoke_talking/checkpoints/last.ckpt"
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
     while not last.is_file() and process.poll() is None:
         time.sleep(0.02)
+    assert process.poll() is None, f"ended before the first checkpoint: {log.read_text()[-2000:]}"
     process.kill()
     process.wait()
     stopped_at = torch.load(last, weights_only=True)["global_step"]
