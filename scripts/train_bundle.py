@@ -271,6 +271,9 @@ def talking(options: argparse.Namespace) -> None:
     encoder = load_part(options, "speech", speech_spec)
     stored = encoded_pairs(options, stage)
     stored |= {"audio": spoken_windows(options, encoder, stored.pop("clip"), stored.pop("frame"))}
+    # lips and jaw count four times as much as the rest of the masked region: they are what the sound decides
+    top, bottom, left, right = (round(part * IMAGE_SIZE / 4) for part in (0.57, 0.88, 0.3, 0.7))
+    stored["mask"][:, :, top:bottom, left:right] *= 4
     spec = conditioner_spec(int(encoder.feature_dim))  # type: ignore[arg-type]
     network = instantiate(NETWORK)
     conditioner = instantiate(spec)
