@@ -378,7 +378,7 @@ def pack(options: argparse.Namespace) -> None:
         "window_rate": WINDOW_RATE,
         "mask": "lower_face",
         "num_inference_steps": STEPS,
-        "guidance_scale": {"audio": 1.0},
+        "guidance_scale": {"audio": 2.0},
         "timestep_spacing": "trailing",
         "final_alpha": "one",
         "emotions": list(EMOTIONS),
