@@ -88,7 +88,7 @@ def write_sound(path: Path, source: Path, seconds: float) -> Path:
 
 def run_film(pipeline: Any, sound: Path, out: Path, source: dict[str, Path], mode: str) -> dict[str, Any]:
     """Make and write one film; frames/s and the share of the time that each stage is busy."""
-    from talkface.pipelines import talking_face
+    from talkface.pipelines import talking_film
 
     clock = StageClock()
     for owner, name, stage in (
@@ -99,7 +99,7 @@ def run_film(pipeline: Any, sound: Path, out: Path, source: dict[str, Path], mod
         (pipeline.network, "forward", "sample"),
         (pipeline.first_stage, "decode", "decode"),
         (ColourMatcher, "__call__", "paste"),
-        (talking_face, "paste", "paste"),
+        (talking_film, "paste", "paste"),
         (VideoWriter, "write", "write film"),
     ):
         clock.wrap(owner, name, stage)
