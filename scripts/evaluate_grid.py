@@ -159,6 +159,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--out", type=Path, default=Path("runs/grid"), help="films, table.md and results.json go here")
     add("--mode", default="windowed", choices=["windowed", "autoregressive"])
+    add("--guide", choices=["none", "warp", "refined"], help="default: the bundle's")
     add("--num-inference-steps", type=int, help="default: the bundle's")
     add("--guidance-scale", type=float, help="default: the bundle's")
     add("--batch-size", type=int, help="default: the pipeline's")
@@ -183,6 +184,7 @@ def main(argv: list[str] | None = None) -> int:
         pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
     settings = {
         "mode": options.mode,
+        "guide": options.guide,
         "num_inference_steps": options.num_inference_steps,
         "guidance_scale": options.guidance_scale,
         "batch_size": options.batch_size,

@@ -30,6 +30,7 @@ from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+from tqdm import tqdm
 
 from talkface.checkpoint import instantiate, save_bundle
 from talkface.data.base import EMOTIONS, Corpus
@@ -43,13 +44,15 @@ from talkface.experts.vision import LPIPS
 from talkface.head.model import ACTIONS
 from talkface.losses.first_stage import FirstStageLoss
 from talkface.media import read_image, to_tensor
+from talkface.portrait.blend import generation_mask
 from talkface.training.callbacks import EMAWeights
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
 
-STAGES = ("corpus", "speech", "landmarks", "first_stage", "talking", "pack")
+STAGES = ("corpus", "speech", "landmarks", "pairs", "first_stage", "talking", "pack")
 SHARES = {"speech": 0.13, "landmarks": 0.13, "first_stage": 0.25, "talking": 0.45}
 IMAGE_SIZE, WINDOW, WINDOW_RATE = 128, 3, 25.0
+LATENT_CHANNELS = 6
 STEPS = 4  # of the sampler; the network is trained at its noise levels only
 
 FIRST_STAGE = {
@@ -62,10 +65,9 @@ FIRST_STAGE = {
         "decoder_num_res_blocks": 1,
         "attention_resolutions": [],
         "image_size": IMAGE_SIZE,
-        "latent_channels": 3,
-        "codebook_size": 8192,
-        "ema_codebook": True,
-        "revive_after": 100,
+        "latent_channels": LATENT_CHANNELS,
+        "codebook_size": None,
+        "latent_noise": 0.1,
     },
 }
 SCHEDULE = {"class_path": "talkface.diffusion.schedule.NoiseSchedule", "init_args": {}}
@@ -73,8 +75,8 @@ CONTEXT, AUDIO_EMBEDDING, EMOTION_EMBEDDING = 128, 256, 64
 NETWORK = {
     "class_path": "talkface.networks.unet.UNet",
     "init_args": {
-        "in_channels": 9,
-        "out_channels": 3,
+        "in_channels": 4 * LATENT_CHANNELS,
+        "out_channels": LATENT_CHANNELS,
         "model_channels": 48,
         "channel_mult": [1, 2, 3],
         "num_res_blocks": 1,
@@ -103,7 +105,21 @@ def conditioner_spec(feature_dim: int) -> dict[str, Any]:
         "emotion": {"class_path": "talkface.conditioning.face.EmotionConditioner", "init_args": emotion},
         "frames": {
             "class_path": "talkface.conditioning.frames.FramesConditioner",
-            "init_args": {"latent_channels": 3, "latent_size": IMAGE_SIZE // 4},
+            "init_args": {
+                "latent_channels": LATENT_CHANNELS,
+                "latent_size": IMAGE_SIZE // 4,
+                "order": ["masked", "reference"],
+            },
+        },
+        # apart from the others, so that it can be left out: `--guide none`
+        "guide": {
+            "class_path": "talkface.conditioning.frames.FramesConditioner",
+            "init_args": {
+                "latent_channels": LATENT_CHANNELS,
+                "latent_size": IMAGE_SIZE // 4,
+                "order": ["guide"],
+                "drop_rate": 0.1,
+            },
         },
     }
     return {
@@ -136,6 +152,8 @@ class Crops(IterableDataset[dict[str, Tensor]]):
             )
             if rng.random() < 0.5:
                 crop = crop[:, ::-1]
+            if rng.random() < 0.25:  # skin alone would teach it few colours
+                crop = crop[..., rng.permutation(3)]
             yield {"images": to_tensor(Photometry(rng, 1.0)(np.ascontiguousarray(crop)))[0]}
 
 
@@ -248,9 +266,9 @@ def first_stage(options: argparse.Namespace) -> None:
     """Pixels, LPIPS and codebook; then, for the last fifth, a lower rate."""
     network = instantiate(FIRST_STAGE)
     distance = LPIPS("vgg", options.lpips_backbone).to(memory_format=torch.channels_last)
-    loss = FirstStageLoss(FewPerceptual(distance, 6), perceptual_weight=0.25)
+    loss = FirstStageLoss(FewPerceptual(distance, 2), perceptual_weight=0.25)
     crops = Crops(picture_sources(options), size=64, seed=int(time.time()))
-    loader = DataLoader(crops, batch_size=16)
+    loader = DataLoader(crops, batch_size=8)
     minutes = options.minutes * SHARES["first_stage"]
     for phase, (rate, share) in enumerate(((1e-3, 0.8), (2e-4, 0.2))):
         name = f"first_stage/{phase}"
@@ -271,9 +289,7 @@ def talking(options: argparse.Namespace) -> None:
     encoder = load_part(options, "speech", speech_spec)
     stored = encoded_pairs(options, stage)
     stored |= {"audio": spoken_windows(options, encoder, stored.pop("clip"), stored.pop("frame"))}
-    # lips and jaw count four times as much as the rest of the masked region: they are what the sound decides
-    top, bottom, left, right = (round(part * IMAGE_SIZE / 4) for part in (0.57, 0.88, 0.3, 0.7))
-    stored["mask"][:, :, top:bottom, left:right] *= 4
+    stored["mask"] = region_weights().expand(len(stored["emotion"]), -1, -1, -1)
     spec = conditioner_spec(int(encoder.feature_dim))  # type: ignore[arg-type]
     network = instantiate(NETWORK)
     conditioner = instantiate(spec)
@@ -303,36 +319,74 @@ def talking(options: argparse.Namespace) -> None:
     torch.save(conditioner.state_dict(), options.work / "conditioner.pt")
 
 
-@torch.no_grad()
-def encoded_pairs(options: argparse.Namespace, stage: nn.Module) -> dict[str, Tensor]:
-    """Everything the diffusion model reads, by name; computed once and kept in `--work`."""
-    path = options.work / "pairs.pt"
-    if path.is_file():
-        return torch.load(path, weights_only=True)
-    corpus = Corpus(options.work / "corpus", "train")
+def pairs(options: argparse.Namespace) -> None:
+    """Draw what the diffusion model reads, as pictures: it takes longer than encoding them."""
+    folder = options.work / "pairs"
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "numbers.pt").is_file():
+        return
     dataset = TalkingDataset(
-        corpus,
+        Corpus(options.work / "corpus", "train"),
         image_size=IMAGE_SIZE,
         jitter=0.5,
         photometric=0.7,
+        guide_error=1.0,
         samples_per_clip=options.pairs_per_clip,
         seed=5,
     )
+    shape = (len(dataset), 3, IMAGE_SIZE, IMAGE_SIZE)
+    drawn = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for name in ("target", "reference", "guide")
+    }
+    numbers: dict[str, list[Tensor]] = {}
+    place = 0
+    for batch in tqdm(DataLoader(dataset, batch_size=32, num_workers=options.workers), desc="pairs"):
+        count = len(batch["target"])
+        for name, pictures in drawn.items():
+            pictures[place : place + count] = ((batch[name] + 1.0) * 127.5).round().byte().numpy()
+        for name in ("emotion", "clip", "frame"):
+            numbers.setdefault(name, []).append(batch[name])
+        place += count
+    for pictures in drawn.values():
+        pictures.flush()
+    torch.save({name: torch.cat(values) for name, values in numbers.items()}, folder / "numbers.pt")
+
+
+@torch.no_grad()
+def encoded_pairs(options: argparse.Namespace, stage: nn.Module) -> dict[str, Tensor]:
+    """Everything the diffusion model reads, by name; computed once and kept in `--work`."""
+    path = options.work / "latents.pt"
+    if path.is_file():
+        return torch.load(path, weights_only=True)
+    folder = options.work / "pairs"
+    drawn = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("target", "reference", "guide")}
+    hidden = torch.from_numpy(generation_mask(IMAGE_SIZE))
+    stored = dict(torch.load(folder / "numbers.pt", weights_only=True))
     columns: dict[str, list[Tensor]] = {}
     with torch.autocast(options.device, torch.bfloat16):
-        for batch in DataLoader(dataset, batch_size=32):
-            pictures = torch.cat([batch["target"], batch["masked"], batch["reference"]])
-            latents = stage.encode(pictures.to(options.device)).half().cpu().chunk(3)
-            row = dict(zip(("target_latents", "masked_latents", "reference_latents"), latents, strict=True))
-            row |= {name: batch[name] for name in ("emotion", "clip", "frame")}
-            row["mask"] = nn.functional.interpolate(
-                batch["mask"], size=latents[0].shape[2:], mode="area"
-            ).half()
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
-    stored = {name: torch.cat(values) for name, values in columns.items()}
+        for start in tqdm(range(0, len(drawn["target"]), 32), desc="encode"):
+            images = {
+                name: torch.from_numpy(pictures[start : start + 32].copy()).float() / 127.5 - 1.0
+                for name, pictures in drawn.items()
+            }
+            images["masked"] = images["target"] * (1.0 - hidden) - hidden
+            latents = stage.encode(torch.cat(list(images.values())).to(options.device)).half().cpu()
+            for name, values in zip(images, latents.chunk(len(images)), strict=True):
+                columns.setdefault(f"{name}_latents", []).append(values)
+    stored |= {name: torch.cat(values) for name, values in columns.items()}
     torch.save(stored, path)
     return stored
+
+
+def region_weights() -> Tensor:
+    """(1, h, w) float16 at the size of the latents: 1 = generated; lips and jaw, which the sound decides, 4."""
+    side = IMAGE_SIZE // 4
+    mask = torch.from_numpy(generation_mask(IMAGE_SIZE))[None, None]
+    mask = nn.functional.interpolate(mask, size=(side, side), mode="area")[0].half()
+    top, bottom, left, right = (round(part * side) for part in (0.57, 0.88, 0.3, 0.7))
+    mask[:, top:bottom, left:right] *= 4
+    return mask
 
 
 def spoken_windows(options: argparse.Namespace, encoder: nn.Module, clips: Tensor, frames: Tensor) -> Tensor:

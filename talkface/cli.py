@@ -151,6 +151,12 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
         default="windowed",
         help="windowed: fixed reference, in batches (default); autoregressive: each frame after the last",
     )
+    add(
+        "--guide",
+        choices=("none", "warp", "refined"),
+        help="refined: paint over the picture animated by its fitted head; warp: that picture itself; "
+        "none: paint from the sound alone (default: the bundle's)",
+    )
     add("--num-inference-steps", type=_whole(1, 1000), metavar="N", help="default: the bundle's")
     add(
         "--guidance-scale",
@@ -216,6 +222,7 @@ def _sample_video(options: argparse.Namespace) -> int:
         options.audio,
         **{kind: options.id},
         mode=options.mode,
+        guide=options.guide,
         num_inference_steps=options.num_inference_steps,
         guidance_scale=options.guidance_scale,
         eta=options.eta,

@@ -151,6 +151,7 @@ class TalkingDataModule(CorpusDataModule):
         jitter: float = 0.0,
         independent_jitter: bool = True,
         photometric: float = 0.0,
+        guide_error: float | None = None,
         sequence_length: int = 1,
         samples_per_clip: int = 1,
         batch_size: int = 32,
@@ -174,6 +175,7 @@ class TalkingDataModule(CorpusDataModule):
             "alignment": alignment,
             "reference": reference,
             "reference_distance": reference_distance,
+            "guide_error": guide_error,
             "sequence_length": sequence_length,
             "seed": seed,
         }

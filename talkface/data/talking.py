@@ -10,6 +10,7 @@ window + 1):
     emotion                     () long, -1 when unknown
     landmarks                   (48, 2) float, the points outside the mouth, pixels of the target crop
     clip, frame                 () long, which frame of which clip of the split
+    guide                       (3, S, S), where asked for: the reference animated into the masked part of the target
 
 With `sequence_length` n > 1, everything but `reference` and `emotion` has a leading n: consecutive frames.
 """
@@ -26,6 +27,7 @@ from torch.utils.data import Dataset
 from talkface.conditioning.audio import audio_windows
 from talkface.data.base import ClipEntry, Corpus
 from talkface.data.features import FeatureStore
+from talkface.data.guides import GuideMaker
 from talkface.data.images import ALIGNMENTS, LandmarkCache, Photometry, align
 from talkface.errors import TalkfaceError
 from talkface.media import to_tensor
@@ -52,6 +54,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         independent_jitter: draw it separately for target and reference (False = the same change).
         photometric: strength of one common change of exposure, colour and sharpness of the pair.
         sequence_length: consecutive target frames per item.
+        guide_error: how wrong the guides are, see `guides.GuideMaker`; None: no guides.
         samples_per_clip: items per clip and epoch (1 = the paper).
         seed: items depend on (seed, epoch, index) only.
 
@@ -74,6 +77,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         jitter: float = 0.0,
         independent_jitter: bool = True,
         photometric: float = 0.0,
+        guide_error: float | None = None,
         sequence_length: int = 1,
         samples_per_clip: int = 1,
         seed: int = 0,
@@ -101,6 +105,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         self.jitter = jitter
         self.independent_jitter = independent_jitter
         self.photometric = photometric
+        self.guides = None if guide_error is None else GuideMaker(guide_error)
         self.sequence_length = sequence_length
         self.samples_per_clip = samples_per_clip
         self.seed = seed
@@ -129,7 +134,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         photometry = Photometry(rng, self.photometric) if self.photometric > 0 else None
 
         targets = [self._crop(clip, frame, int(jitter_seeds[0]), photometry) for frame in frames]
-        reference_image, _ = self._crop(clip, reference, int(jitter_seeds[1]), photometry)
+        reference_image, reference_points = self._crop(clip, reference, int(jitter_seeds[1]), photometry)
         target = to_tensor(np.stack([image for image, _ in targets]))
         mask = torch.stack(
             [
@@ -146,6 +151,16 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         }
         if self.features is not None:
             item["audio"] = self._audio(clip, frames)
+        if self.guides is not None:
+            item["guide"] = self.guides(
+                to_tensor(reference_image)[0],
+                reference_points,
+                target,
+                np.stack([points for _, points in targets]),
+                mask,
+                self._actions(clip, frames),
+                rng,
+            )
         if self.sequence_length == 1:
             item = {name: value[0] for name, value in item.items()}
         return item | {
@@ -176,6 +191,11 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
             self.jitter,
         )
         return (photometry(image) if photometry else image), points
+
+    def _actions(self, clip: ClipEntry, frames: range) -> np.ndarray | None:
+        """Exact facial actions (n, 52), where the corpus knows them."""
+        truth = self.corpus.read_truth(clip)
+        return truth["actions"][frames.start : frames.stop] if "actions" in truth else None
 
     def _audio(self, clip: ClipEntry, frames: range) -> torch.Tensor:
         assert self.features is not None

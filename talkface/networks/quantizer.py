@@ -4,6 +4,9 @@ van den Oord et al. 2017 (arXiv 1711.00937), eq. 1-3, with the codebook loss as 
 arXiv 2012.09841) trains it. Beyond the paper: usage statistics, revival of codes that nobody uses any more
 (Dhariwal et al. 2020, arXiv 2005.00341, section 3.1), and an optional codebook learned by exponential moving
 averages (arXiv 1711.00937, appendix A). It is not an autoencoder: see `vqgan`.
+
+`GaussianBottleneck` stands in the same place without codes: the variational bottleneck of latent diffusion models
+with a fixed deviation.
 """
 
 from __future__ import annotations
@@ -86,6 +89,13 @@ class VectorQuantizer(nn.Module):
         """indices (B, H, W) -> latents (B, dim, H, W)."""
         return self.embedding(indices).permute(0, 3, 1, 2)
 
+    def snap(self, latents: Tensor) -> Tensor:
+        """latents (B, dim, H, W) -> the nearest codes; gradients flow straight through."""
+        batch, channels, height, width = latents.shape
+        indices = self.nearest(latents.permute(0, 2, 3, 1).reshape(-1, channels))
+        codes = self.codes(indices.view(batch, height, width)).to(latents.dtype)
+        return latents + (codes - latents).detach()
+
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Snap to the nearest codes; in training mode also update statistics, averages and dead codes.
 
@@ -164,3 +174,31 @@ class VectorQuantizer(nn.Module):
     def share_used(self) -> Tensor:
         """Share of the codes, 0..1, that recent training steps chose at all."""
         return (self.usage > 1e-3).float().mean()
+
+
+class GaussianBottleneck(nn.Module):
+    """No codes: noise of a fixed deviation in training, and a pull to zero that makes the noise count.
+
+    The bottleneck of Kingma & Welling 2014 (arXiv 1312.6114), appendix B, with a constant variance: its divergence
+    from a standard normal is then |z|^2 / 2 and a constant. It keeps more detail than a codebook of 13 bits a place
+    and costs no search; a diffusion model never needs the codes.
+
+    Args:
+        deviation: of the noise that training adds; 0: none.
+        weight: of the divergence, per element.
+    """
+
+    def __init__(self, deviation: float, weight: float = 1e-3) -> None:
+        super().__init__()
+        self.deviation, self.weight = deviation, weight
+
+    def snap(self, latents: Tensor) -> Tensor:
+        """The same."""
+        return latents
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, None]:
+        """latents (B, C, H, W) -> with noise in training; the divergence, a scalar; no indices."""
+        divergence = 0.5 * self.weight * latents.float().square().mean()
+        if self.training and self.deviation > 0:
+            latents = latents + self.deviation * torch.randn_like(latents)
+        return latents, divergence, None

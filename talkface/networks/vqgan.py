@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from talkface.errors import TalkfaceError
 from talkface.networks.autoencoder import Decoder, Encoder
 from talkface.networks.discriminator import PatchDiscriminator
-from talkface.networks.quantizer import VectorQuantizer
+from talkface.networks.quantizer import GaussianBottleneck, VectorQuantizer
 
 __all__ = ["VQGAN", "IdentityFirstStage", "PatchDiscriminator", "VQGANOutput"]
 
@@ -30,14 +30,14 @@ class VQGANOutput:
 
     Attributes:
         reconstruction: (B, 3, H, W), about [-1, 1].
-        codebook_loss: scalar.
-        indices: (B, h, w) chosen codes.
+        codebook_loss: scalar; without a codebook, the divergence of the latents.
+        indices: (B, h, w) chosen codes; None without a codebook.
         latents: (B, C, h, w) before quantization, without normalisation.
     """
 
     reconstruction: Tensor
     codebook_loss: Tensor
-    indices: Tensor
+    indices: Tensor | None
     latents: Tensor
 
 
@@ -51,12 +51,13 @@ class VQGAN(nn.Module):
         attention_resolutions: feature map sizes with attention; () for none, not even in the middle.
         image_size: picture size these resolutions are counted from.
         latent_channels: channels of latents and codes.
-        codebook_size: number of codes.
+        codebook_size: number of codes; None: no codebook but a `GaussianBottleneck`.
         ema_codebook: learn codes by moving averages instead of gradients.
         decoder_channels, decoder_channel_mult, decoder_num_res_blocks: a decoder cheaper than the encoder;
             None: as the encoder (with one block more per level).
         dropout: rate inside residual blocks.
         beta, legacy_beta, revive_after: see `VectorQuantizer`.
+        latent_noise: deviation of the noise of that bottleneck; unused with a codebook.
         patch_size: fold squares of this many pixels a side into channels before the encoder, and unfold them
             after the decoder (Shi et al. 2016, arXiv 1609.05158). 1, the thesis: none. 2 leaves out the
             narrow, memory-bound layers at full resolution: several times faster on a processor.
@@ -76,7 +77,7 @@ class VQGAN(nn.Module):
         attention_resolutions: Sequence[int] = (32,),
         image_size: int = 128,
         latent_channels: int = 3,
-        codebook_size: int = 16384,
+        codebook_size: int | None = 16384,
         ema_codebook: bool = False,
         decoder_channels: int | None = None,
         decoder_channel_mult: Sequence[int] | None = None,
@@ -85,6 +86,7 @@ class VQGAN(nn.Module):
         beta: float = 0.25,
         legacy_beta: bool = True,
         revive_after: int = 0,
+        latent_noise: float = 0.1,
         patch_size: int = 1,
     ) -> None:
         super().__init__()
@@ -117,14 +119,18 @@ class VQGAN(nn.Module):
             image_size=image_size // patch_size,
             dropout=dropout,
         )
-        self.quantize = VectorQuantizer(
-            codebook_size,
-            latent_channels,
-            beta=beta,
-            legacy_beta=legacy_beta,
-            ema=ema_codebook,
-            revive_after=revive_after,
-        )
+        self.quantize: VectorQuantizer | GaussianBottleneck
+        if codebook_size is None:
+            self.quantize = GaussianBottleneck(latent_noise)
+        else:
+            self.quantize = VectorQuantizer(
+                codebook_size,
+                latent_channels,
+                beta=beta,
+                legacy_beta=legacy_beta,
+                ema=ema_codebook,
+                revive_after=revive_after,
+            )
         self.quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
@@ -177,12 +183,9 @@ class VQGAN(nn.Module):
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents (B, C, h, w) -> images (B, 3, h * f, w * f), about [-1, 1], through the codebook."""
+        """latents (B, C, h, w) -> images (B, 3, h * f, w * f), about [-1, 1], through the codebook if there is one."""
         raw = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        indices = self.quantize.nearest(raw.permute(0, 2, 3, 1).reshape(-1, self.latent_channels))
-        codes = self.quantize.codes(indices.view(raw.shape[0], *raw.shape[2:])).to(raw.dtype)
-        # Straight-through, so that losses on decoded pictures reach the latents.
-        return self._pictures(raw + (codes - raw).detach())
+        return self._pictures(self.quantize.snap(raw))
 
     def forward(self, images: Tensor) -> VQGANOutput:
         """images (B, 3, H, W) in [-1, 1] -> reconstruction, codebook loss, indices, raw latents."""

@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--max-frames", type=int, default=100, metavar="N", help="frames taken of each clip (default: 100)")
     add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"of: {', '.join(ROWS)}")
+    add("--guide", choices=("none", "warp", "refined"), help="default: the bundle's")
     add("--num-inference-steps", type=int, metavar="N", help="default: the bundle's")
     add("--guidance-scale", type=float, metavar="X", help="default: the bundle's")
     add("--emotion", action="store_true", help="tell the bundle each clip's emotion")
@@ -88,6 +89,7 @@ def main(args: list[str]) -> int:
         perceptual = LPIPS("alex", options.lpips_backbone)
     pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
     calls = {
+        "guide": options.guide,
         "num_inference_steps": options.num_inference_steps,
         "guidance_scale": options.guidance_scale,
         "seed": options.seed,

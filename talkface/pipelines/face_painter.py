@@ -1,8 +1,9 @@
 """The engine of the talking face: a stream of shots in, the same stream with painted lower faces out.
 
-For every group of frames: masked and reference pictures -> latents, sound around each frame -> conditioning,
-shared noise -> DDIM with guidance -> decoded square faces. Knows nothing of files, faces in pictures, or
-pasting.
+For every group of frames: masked, reference and guide pictures -> latents, sound around each frame -> conditioning,
+shared noise -> DDIM with guidance -> decoded square faces. Crops may be a whole number of times larger than what the
+network paints: it then paints a smaller copy, and what it changed about the guide is laid over the large guide, which
+keeps the photograph's own detail. Knows nothing of files, faces in pictures, or pasting.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.conditioning.audio import audio_windows
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast
+from talkface.pipelines.face_guide import FaceGuide
 from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -58,6 +61,9 @@ class FacePainter:
     """Paints the lower faces of a stream of shots.
 
     Args:
+        image_size: side of what the network paints; crops are a whole number of times as large.
+        guide: draws the guide pictures; None: the network is told that there is none.
+        refined: False: the guides are the result, and no network is used.
         group: frames in every network call (short groups are filled with copies, see `sampling`).
         batch_size: frames that are collected and passed on together, rounded up to whole groups.
         still: all shots show the same picture, which is then encoded once.
@@ -69,6 +75,7 @@ class FacePainter:
     sampler: LatentSampler
     sound: Sound
     references: References
+    image_size: int
     mask_kind: str
     seed: int
     independent_noise: float
@@ -79,11 +86,13 @@ class FacePainter:
     emotion: int = NO_EMOTION
     still: bool = False
     autoregressive: bool = False
+    guide: FaceGuide | None = None
+    refined: bool = True
 
     @torch.inference_mode()
     def paint(self, shots: Iterator[Shot], keep_going: Callable[[], None]) -> Iterator[Painted]:
         """Yield every shot, in order, with its painted crop uint8 (S, S, 3), or None where it has no face."""
-        state = _State(self.encode(self.references.first.image[None]))
+        state = _State(self.encode(self.references.first.image[None]) if self.refined else torch.empty(0))
         pending: list[Shot] = []
         faces = 0
         batch = -(-self.batch_size // self.group) * self.group
@@ -97,12 +106,17 @@ class FacePainter:
         yield from self._paint_batch(pending, state, keep_going)
 
     def encode(self, images: np.ndarray) -> Tensor:
-        """uint8 (N, S, S, 3) -> float32 latents (N, C, h, w)."""
+        """uint8 crops (N, S, S, 3) -> float32 latents (N, C, h, w)."""
         return self._encode(to_tensor(images))
+
+    def _shrink(self, images: Tensor) -> Tensor:
+        """Crops (N, 3, S, S) at the size that the network paints."""
+        factor = images.shape[-1] // self.image_size
+        return F.avg_pool2d(images, factor) if factor > 1 else images
 
     def _encode(self, images: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
-            return self.first_stage.encode(images.to(self.device)).float()
+            return self.first_stage.encode(self._shrink(images.to(self.device))).float()
 
     def _paint_batch(
         self, shots: list[Shot], state: _State, keep_going: Callable[[], None]
@@ -118,6 +132,11 @@ class FacePainter:
 
     def _paint_group(self, shots: list[Shot], state: _State, keep_going: Callable[[], None]) -> np.ndarray:
         count = len(shots)
+        guides = None if self.guide is None else self.guide.draw(shots)
+        if not self.refined:
+            assert guides is not None
+            keep_going()
+            return to_uint8(guides)
         shots = shots + shots[-1:] * (self.group - count)
         # 1. which references guide which frame: (row -> frame, weight of the row)
         owners, weights, references = self._references(shots, state)
@@ -125,6 +144,10 @@ class FacePainter:
         frames = torch.tensor(owners, device=self.device)
         batch = {name: value[frames] for name, value in self._describe(shots, state).items()}
         batch["reference_latents"] = torch.cat(references)
+        batch["guide_latents"] = torch.zeros_like(batch["reference_latents"])
+        if guides is not None:
+            guides = torch.cat([guides, guides[-1:].expand(len(shots) - count, -1, -1, -1)])
+            batch["guide_latents"] = self._encode(guides)[frames]
         # 3. sample
         noise = frame_noise(
             references[0].shape[1:], self.seed, [shot.index for shot in shots], self.independent_noise
@@ -141,7 +164,11 @@ class FacePainter:
             )
             state.previous = latents[count - 1 : count]
             # 4. pictures
-            images = self.first_stage.decode(latents)
+            images = self.first_stage.decode(latents).float()
+        if guides is not None and guides.shape[-1] > images.shape[-1]:
+            change = images.clamp(-1, 1) - self._shrink(guides)
+            change = F.interpolate(change, size=guides.shape[2:], mode="bicubic", align_corners=False)
+            images = guides + change
         return to_uint8(images)[:count]
 
     def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:

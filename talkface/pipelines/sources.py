@@ -7,7 +7,7 @@ of a film without a face is a Shot without a crop, never a missing one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -106,8 +106,10 @@ def film_shots(reader: VideoReader, finder: Any, rank: int, size: int, line: Tim
         yield Shot(index, float(time), picture, crop, points)
 
 
-def find_in_picture(name: str, picture: np.ndarray, finder: Any, rank: int, size: int) -> FoundFace:
-    """The face of a still picture; `name` is for errors.
+def find_in_picture(
+    name: str, picture: np.ndarray, finder: Any, rank: int, size: Callable[[np.ndarray], int]
+) -> FoundFace:
+    """The face of a still picture; `name` is for errors, `size` tells the side of the crop from its landmarks.
 
     Raises:
         TalkfaceError: no face, fewer than `rank` + 1, or one that is too small or cut by the border.
@@ -124,12 +126,14 @@ def find_in_picture(name: str, picture: np.ndarray, finder: Any, rank: int, size
     points = np.asarray(faces[rank].points, dtype=np.float32)
     if defect := face_defect(picture, points):
         raise TalkfaceError(f"{name}: {defect}; give a larger picture of the whole face")
-    crop = AlignedCrop.from_landmarks(picture, points, size=size)
+    crop = AlignedCrop.from_landmarks(picture, points, size=size(points))
     return FoundFace(picture, points, crop, len(faces))
 
 
-def find_in_film(reader: VideoReader, finder: Any, rank: int, size: int) -> FoundFace:
-    """The first frame of a film whose face is usable.
+def find_in_film(
+    reader: VideoReader, finder: Any, rank: int, size: Callable[[np.ndarray], int]
+) -> FoundFace:
+    """The first frame of a film whose face is usable; `size` as in `find_in_picture`.
 
     Raises:
         TalkfaceError: there is none.
@@ -144,7 +148,7 @@ def find_in_film(reader: VideoReader, finder: Any, rank: int, size: int) -> Foun
             continue
         reason = face_defect(picture, points)
         if reason is None:
-            crop = AlignedCrop.from_landmarks(picture, points, size=size)
+            crop = AlignedCrop.from_landmarks(picture, points, size=size(points))
             return FoundFace(picture, points, crop, tracker.faces_at_start, index)
         defect = reason
     raise TalkfaceError(f"{reader.path}: {defect}; give a film that shows a large face from the front")

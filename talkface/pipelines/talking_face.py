@@ -9,13 +9,16 @@ reference picture. Two ways to go through the frames:
 * `windowed`, ours: the reference is a picture of the person, the noise is shared by all frames, so frames are
   independent given these, computed in batches, and neither drift nor flicker.
 
-Life of a call: read the sound and encode it once; find the face, align it, encode it; then, for as long as
-frames are asked for: sample, decode, match the colours, paste back. Memory does not grow with the length but
+Where the bundle was trained with guides (`talkface.head.guide`), the network refines them: the picture, animated by a
+head fitted to it, at the picture's own resolution. `guide="warp"` shows the guides themselves, with no network.
+
+Life of a call: read the sound and encode it once; find the face, align it, fit the head, encode it; then, for as long
+as frames are asked for: draw the guides, sample, decode, match the colours, paste back. Memory does not grow with the length but
 for the sound and its features (0.1 MB a second at most). Pasting runs while the next frames are sampled.
 
 What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
 side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
-`guidance_scale` (by conditioner); may say: `emotions` (names in the order of their ids), `timestep_spacing`,
+`guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `emotions` (names in the order of their ids), `timestep_spacing`,
 `final_alpha`.
 """
 
@@ -34,6 +37,7 @@ from talkface import __version__
 from talkface.errors import TalkfaceError
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
+from talkface.pipelines.face_guide import LEVELS, FaceGuide, crop_factor
 from talkface.pipelines.face_painter import NO_EMOTION, FacePainter, References, Sound
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import (
@@ -47,7 +51,7 @@ from talkface.pipelines.sources import (
     still_shots,
 )
 from talkface.pipelines.talking_film import TalkingFilm, paste_frames
-from talkface.portrait.crop import AlignedCrop
+from talkface.portrait.crop import AlignedCrop, alignment_matrix
 
 if TYPE_CHECKING:
     from talkface.checkpoint import Bundle
@@ -112,6 +116,7 @@ class TalkingFacePipeline:
         film: PathLike | None = None,
         *,
         mode: str = "windowed",
+        guide: str | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | dict[str, float] | None = None,
         emotion: str | int | None = None,
@@ -134,6 +139,8 @@ class TalkingFacePipeline:
             image, film: exactly one of them; a picture file or uint8 (H, W, 3) RGB, or a film file. A film
                 shorter than the sound stands still at its last frame; a longer one ends with the sound.
             mode: "windowed" or "autoregressive".
+            guide: "refined": the network paints over the animated picture; "warp": the animated picture itself;
+                "none": the network alone; None = the bundle's.
             num_inference_steps, guidance_scale: None = the bundle's; a number is the scale of the sound, a
                 dictionary gives scales by conditioner; 1 = no guidance.
             emotion: name or id; None = left open.
@@ -165,11 +172,16 @@ class TalkingFacePipeline:
         if independent_noise is None:
             independent_noise = 1.0 if mode == "autoregressive" else 0.0
         _check_range("independent_noise", independent_noise, 0, 1)
+        level = self._guide_level(guide)
         sampler = self._sampler(num_inference_steps, guidance_scale, eta)
         emotion_id = self._emotion_id(emotion)
         sound = audio if isinstance(audio, Audio) else read_audio(audio, self.speech.sample_rate, max_seconds)
         rate = None if fps is None else exact_rate(fps)
         rank = 0 if face is None else face - 1
+
+        def size(points: np.ndarray) -> int:
+            scale = 1 / np.sqrt(np.linalg.det(alignment_matrix(points, self.image_size)[:, :2]))
+            return self.image_size * (1 if level == "none" else crop_factor(float(scale)))
 
         # 1. whose face, and when each frame is shown
         shots: Callable[[], Iterator[Shot]]
@@ -178,15 +190,15 @@ class TalkingFacePipeline:
             line = fixed_timeline(sound.duration, rate or Fraction(25))
             name = "the picture" if isinstance(image, np.ndarray) else str(image)
             picture = image if isinstance(image, np.ndarray) else read_image(image)
-            found = find_in_picture(name, picture, self.finder, rank, self.image_size)
+            found = find_in_picture(name, picture, self.finder, rank, size)
             shots = partial(still_shots, found, line)
         else:
             assert film is not None
             reader = open_video(film)
             pixel_aspect = reader.pixel_aspect
             line = film_timeline(reader, sound.duration, rate)
-            found = find_in_film(reader, self.finder, rank, self.image_size)
-            shots = partial(film_shots, reader, self.finder, rank, self.image_size, line)
+            found = find_in_film(reader, self.finder, rank, size)
+            shots = partial(film_shots, reader, self.finder, rank, found.crop.size, line)
         notes = _notes(sound, found, face, None if film is None else reader.duration)
 
         # 2. what the sound says, once for all frames
@@ -194,6 +206,18 @@ class TalkingFacePipeline:
             samples = torch.from_numpy(sound.samples).to(self.device)
             features = self.speech.encode_long(samples).float().cpu()
         window_rate = self.bundle.value("window_rate") or float(line.fps)
+        animator = None
+        if level != "none":
+            animator = FaceGuide(
+                found.crop,
+                found.points,
+                self.speech,
+                features,
+                self.speech.feature_rate,
+                still=film is None,
+                own_background=level == "warp",
+                device=self.device,
+            )
         painter = FacePainter(
             first_stage=self.first_stage,
             sampler=sampler,
@@ -201,16 +225,19 @@ class TalkingFacePipeline:
                 features, self.speech.feature_rate, int(self.bundle.value("window")), float(window_rate)
             ),
             references=self._references(found.crop, film is not None, mode, reference, window, overlap),
+            image_size=self.image_size,
             mask_kind=str(self.bundle.value("mask")),
             seed=seed,
             independent_noise=independent_noise,
-            group=1 if mode == "autoregressive" else self.group,
+            group=1 if mode == "autoregressive" and level != "warp" else self.group,
             batch_size=batch_size or self.group,
             device=self.device,
             dtype=self.dtype,
             emotion=emotion_id,
             still=film is None,
             autoregressive=mode == "autoregressive",
+            guide=animator,
+            refined=level != "warp",
         )
         return TalkingFilm(
             fps=line.fps,
@@ -222,6 +249,7 @@ class TalkingFacePipeline:
                 "talkface": __version__,
                 "bundle": self.bundle.folder.name,
                 "mode": mode,
+                "guide": level,
                 "seed": seed,
                 "num_inference_steps": sampler.num_inference_steps,
                 "guidance_scale": sampler.scales,
@@ -229,6 +257,17 @@ class TalkingFacePipeline:
             },
             make_frames=lambda result: paste_frames(painter, shots, crop, result),
         )
+
+    def _guide_level(self, wanted: str | None) -> str:
+        level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted
+        if level not in LEVELS:
+            raise TalkfaceError(f"guide: {level}; allowed are {', '.join(LEVELS)}")
+        if level == "refined" and "guide" not in self.conditioner.conditioners:
+            raise TalkfaceError(
+                f"guide: refined; the bundle {self.bundle.folder.name} was trained without guides; "
+                "allowed are none, warp"
+            )
+        return level
 
     def _sampler(
         self, steps: int | None, guidance: float | dict[str, float] | None, eta: float

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
 from talkface.losses.first_stage import FirstStageLoss
+from talkface.networks.quantizer import VectorQuantizer
 from talkface.networks.vqgan import VQGAN, PatchDiscriminator
 from talkface.training.start import objects_not_saved
 
@@ -90,9 +91,10 @@ class FirstStageModule(pl.LightningModule):
             self._step(others[0].optimizer, values["discriminator"], self.discriminator)
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})
         self.log("train/loss", terms.total.detach(), prog_bar=True)
-        if self.trainer.fit_loop.total_batch_idx % 50 == 0:
-            self.log("codebook/perplexity", self.first_stage.quantize.perplexity())
-            self.log("codebook/share_used", self.first_stage.quantize.share_used())
+        quantizer = self.first_stage.quantize
+        if isinstance(quantizer, VectorQuantizer) and self.trainer.fit_loop.total_batch_idx % 50 == 0:
+            self.log("codebook/perplexity", quantizer.perplexity())
+            self.log("codebook/share_used", quantizer.share_used())
 
     def _step(self, optimizer: Any, loss: Tensor, module: nn.Module) -> None:
         optimizer.zero_grad()

@@ -16,9 +16,10 @@ from talkface.data.synthetic.phonemes import split_stress
 from talkface.data.synthetic.visemes import SpeakingStyle, frame_labels, speech_actions
 from talkface.data.synthetic.voices import Utterance
 from talkface.errors import TalkfaceError
+from talkface.head.expression import combine
 from talkface.head.model import ACTIONS
 
-__all__ = ["LEVELS", "Performance", "combine", "emotion_actions", "performance"]
+__all__ = ["LEVELS", "Performance", "emotion_actions", "performance"]
 
 LEVELS = (0.45, 0.7, 1.0)
 """Intensity of the emotion levels 1, 2 and 3."""
@@ -124,29 +125,6 @@ def performance(
     symbols, visemes = frame_labels(utterance.phonemes, times)
     pose = _head_motion(times, random)
     return Performance(actions, pose, symbols, visemes, fps, 0 if neutral else index, 0 if neutral else level)
-
-
-def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:
-    """Speech (T, 52) with an expression (T or 1, 52) laid over it, in [0, 1].
-
-    While the lips are held together for p, b, m (or tucked for f, v) what the expression does to open them is
-    taken back, and a pucker takes back the smile: the sound has to be made.
-    """
-    held = np.clip(
-        speech[:, _INDEX["mouthPressLeft"]] / 0.30 + speech[:, _INDEX["mouthRollLower"]] / 0.55, 0.0, 1.0
-    )[:, None]
-    rounded = np.clip(speech[:, _INDEX["mouthPucker"]] / 0.8, 0.0, 1.0)[:, None]
-    keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
-    for name in ("jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
-    "mouthUpperUpRight",
-                 "mouthFunnel"):  # fmt: skip
-        keep[:, [_INDEX[name]]] = 1.0 - 0.95 * held
-    for name in ("mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"):
-        keep[:, [_INDEX[name]]] = 1.0 - 0.6 * rounded
-    # pressed lips of anger do not stay pressed in a vowel
-    press = [_INDEX["mouthPressLeft"], _INDEX["mouthPressRight"]]
-    keep[:, press] = 1.0 - np.clip(speech[:, [_INDEX["jawOpen"]]] / 0.25, 0.0, 1.0)
-    return np.clip(speech + keep * expression, 0.0, 1.0).astype(np.float32)
 
 
 def _wander(times: np.ndarray, random: np.random.Generator, period: float) -> np.ndarray:

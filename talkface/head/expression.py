@@ -1,0 +1,87 @@
+"""How facial actions add up: speech over an expression, and the expression that a speaking photograph rests in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.head.fit import FittedHead, HeadFitter
+from talkface.head.model import ACTIONS
+
+_INDEX = {name: number for number, name in enumerate(ACTIONS)}
+
+
+def _columns(*names: str) -> list[int]:
+    """Numbers of actions; a name without a side stands for both."""
+    return [_INDEX[side] for name in names for side in (name, f"{name}Left", f"{name}Right") if side in _INDEX]
+
+
+_OPENING = _columns("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
+_SPREADING = _columns("mouthSmile", "mouthStretch")
+_PRESS = _columns("mouthPress")
+_EXPRESSIVE = _columns("mouthSmile", "mouthStretch", "mouthFrown", "noseSneer", "mouthShrugUpper", "mouthShrugLower")
+_CLOSED = 0.045  # of the distance of the eyes' outer corners: lips that far apart count as closed
+
+
+def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:
+    """Speech (T, 52) with an expression (T or 1, 52) laid over it, in [0, 1].
+
+    While the lips are held together for p, b, m (or tucked for f, v) what the expression does to open them is
+    taken back, and a pucker takes back the smile: the sound has to be made.
+    """
+    held = np.clip(
+        speech[:, _INDEX["mouthPressLeft"]] / 0.30 + speech[:, _INDEX["mouthRollLower"]] / 0.55, 0.0, 1.0
+    )[:, None]
+    keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
+    keep[:, _OPENING] = 1.0 - 0.95 * held
+    return np.clip(speech + keep * _yielding(speech) * expression, 0.0, 1.0).astype(np.float32)
+
+
+def speak_over(speech: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """Speech (T, 52) by a face whose lips are closed in `rest` (1, 52), as `resting_actions` gives it; in [0, 1].
+
+    What the fit needed to explain closed lips (a little jaw, say) belongs to the rest and is never taken back.
+    """
+    return np.clip(speech + _yielding(speech) * rest, 0.0, 1.0).astype(np.float32)
+
+
+def _yielding(speech: np.ndarray) -> np.ndarray:
+    """(T, 52) share of an expression that speech leaves: a pucker takes the smile back, a vowel parts pressed lips."""
+    keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
+    rounded = np.clip(speech[:, _INDEX["mouthPucker"]] / 0.8, 0.0, 1.0)[:, None]
+    keep[:, _SPREADING] = 1.0 - 0.6 * rounded
+    keep[:, _PRESS] = 1.0 - np.clip(speech[:, [_INDEX["jawOpen"]]] / 0.25, 0.0, 1.0)
+    return keep
+
+
+def lip_distance(points: Tensor) -> Tensor:
+    """(B, 68, 2) -> (B,) mean distance of the inner lips over the distance of the eyes' outer corners."""
+    gaps = (points[:, [61, 62, 63]] - points[:, [67, 66, 65]]).norm(dim=2).mean(1)
+    return gaps / (points[:, 36] - points[:, 45]).norm(dim=1).clamp(min=1e-6)
+
+
+def resting_actions(fitter: HeadFitter, fitted: FittedHead, points: Tensor) -> Tensor:
+    """The actions (1, 52) of one photographed face when it is silent.
+
+    Closed lips stay as they are. Open ones are closed by taking back, as far as needed, first what opens them, then
+    up to half of the smile that parts them; the rest of the expression stays.
+
+    Args:
+        fitted: the one head, fitted to `points` (1, 68, 2).
+    """
+    if float(lip_distance(points)) <= _CLOSED:
+        return fitted.actions
+    actions = fitted.actions
+    for columns, most in ((_OPENING, 1.0), (_EXPRESSIVE, 0.5)):
+        shares = torch.linspace(0.0, most, 21)
+        tried = actions.expand(len(shares), -1).clone()
+        tried[:, columns] *= 1.0 - shares[:, None].to(tried)
+        shape = fitter.shape(fitted.identity.double().expand(len(shares), -1), tried.double())
+        seen = fitted[torch.zeros(len(shares), dtype=torch.long)].project(shape.float())
+        closed = (lip_distance(seen[..., :2]) <= 0.5 * _CLOSED).nonzero()
+        chosen = int(closed[0]) if len(closed) else len(shares) - 1
+        actions = tried[chosen : chosen + 1]
+        if len(closed):
+            break
+    return actions

@@ -1,0 +1,128 @@
+"""The guide of a talking film: the reference photograph, animated by its fitted head to what the sound says.
+
+Sound features -> facial actions (the speech encoder's own), laid over the expression in which the photograph rests;
+pose -> that of each frame; both -> `talkface.head.guide`. Knows nothing of networks that paint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.conditioning.audio import interpolate_features
+from talkface.errors import TalkfaceError
+from talkface.head.expression import resting_actions, speak_over
+from talkface.head.fit import FittedHead, HeadFitter
+from talkface.head.guide import Guide
+from talkface.head.model import ACTIONS, HeadModel
+from talkface.media import to_tensor
+from talkface.pipelines.sources import Shot
+from talkface.portrait.blend import generation_mask
+from talkface.portrait.crop import AlignedCrop
+
+LEVELS = ("none", "warp", "refined")
+LARGEST_FACTOR = 3
+_STEADINESS = 0.5  # share of the last frame's pose points that the next keeps
+
+
+def crop_factor(scale: float) -> int:
+    """How many times the network's size a crop is cut, so that the photograph's own detail is kept.
+
+    Args:
+        scale: pixels of the source per pixel of a crop of the network's size (`AlignedCrop.scale`).
+    """
+    return int(np.clip(round(scale + 0.2), 1, LARGEST_FACTOR))
+
+
+class FaceGuide:
+    """Animates one person.
+
+    Args:
+        crop, points: the reference photograph and its landmarks (68, 2) in pixels of the source.
+        speech: an encoder that can tell facial actions from its features (`to_actions`).
+        features, feature_rate: the sound, see `face_painter.Sound`.
+        still: every frame shows the reference in its own pose.
+        own_background: behind the head, show each frame's own picture instead of the reference's. Right where the
+            guide is the result; a network that was trained on guides expects the reference's.
+        device: where to draw.
+
+    Raises:
+        TalkfaceError: the encoder cannot tell actions.
+    """
+
+    def __init__(
+        self,
+        crop: AlignedCrop,
+        points: np.ndarray,
+        speech: Any,
+        features: Tensor,
+        feature_rate: float,
+        *,
+        still: bool,
+        own_background: bool,
+        device: torch.device,
+    ) -> None:
+        if not hasattr(speech, "to_actions"):
+            raise TalkfaceError(
+                f"guide: the sound encoder of this bundle ({type(speech).__name__}) does not tell facial actions; "
+                "use --guide none, or a bundle with an ArticulationEncoder"
+            )
+        self._speech, self._features, self._rate = speech, features, feature_rate
+        self._still, self._own_background = still, own_background
+        self.size = crop.size
+        head = HeadModel.load()
+        self._fitter = HeadFitter(head)
+        places = torch.from_numpy(crop.to_crop(points))[None]
+        self.person = self._fitter(places)
+        self.rest = resting_actions(self._fitter, self.person, places).numpy()
+        self._drawer = Guide(head.to(device), supersample=2 if crop.size < 256 else 1)
+        self._reference = to_tensor(crop.image[None]).to(device)
+        self._source = self._drawer.source(self._reference, _to(self.person, device), places.to(device))
+        self._mask = torch.from_numpy(generation_mask(crop.size)).to(device) > 0.5
+        self._steady: np.ndarray | None = None
+        self._device = device
+
+    def actions(self, times: Sequence[float]) -> Tensor:
+        """Facial actions (N, 52) at times in seconds."""
+        wanted = interpolate_features(self._features, self._rate, torch.tensor(times, dtype=torch.float64))
+        speech = self._speech.to_actions(wanted.to(self._speech.mean.device), ACTIONS).cpu().numpy()
+        return torch.from_numpy(speak_over(speech, self.rest))
+
+    def draw(self, shots: Sequence[Shot]) -> Tensor:
+        """Guides (N, 3, size, size) in [-1, 1] of shots that follow each other; their faces are cut at `size`."""
+        actions = self.actions([shot.time for shot in shots]).to(self._device)
+        if self._still:
+            pictures, pose = self._reference.expand(len(shots), -1, -1, -1), self.person
+        else:
+            pictures = to_tensor(np.stack([_crop(shot).image for shot in shots])).to(self._device)
+            pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
+        canvas = pictures
+        if not self._still and not self._own_background:
+            canvas = torch.where(self._mask, self._reference, pictures)
+        drawn, _ = self._drawer(self._source, actions, _to(pose, self._device), canvas)
+        return torch.where(self._mask, drawn, pictures)
+
+    def _steadied(self, shots: Sequence[Shot]) -> np.ndarray:
+        """Landmarks (N, 68, 2) in pixels of the crops, less trembling than they were found."""
+        result = []
+        for shot in shots:
+            assert shot.points is not None
+            points = _crop(shot).to_crop(shot.points)
+            if self._steady is not None:
+                points = points + _STEADINESS * (self._steady - points)
+            self._steady = points
+            result.append(points)
+        return np.stack(result)
+
+
+def _crop(shot: Shot) -> AlignedCrop:
+    assert shot.crop is not None  # only shots with a face are guided
+    return shot.crop
+
+
+def _to(fitted: FittedHead, device: torch.device) -> FittedHead:
+    return FittedHead(*(getattr(fitted, name).to(device) for name in FittedHead.__annotations__))
