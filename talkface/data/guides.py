@@ -63,7 +63,8 @@ class GuideMaker:
         Args:
             reference: (3, S, S) in [-1, 1]; reference_points: (68, 2) pixels.
             targets: (T, 3, S, S); target_points: (T, 68, 2) pixels; mask: (T, 1, S, S), 1 = to generate.
-            actions: (T, 52) exact actions of the targets; None: those of a head fitted to their landmarks.
+            actions: (T, 52) exact actions of the targets, used half of the time; None or else: those of heads fitted to
+                their landmarks.
 
         Returns:
             (T, 3, S, S): the target where it is seen, the animated reference where it is masked.
@@ -72,7 +73,8 @@ class GuideMaker:
         found = self._disturbed(reference_points[None], size, rng)
         person = self._fitter(found)
         pose = self._fitter.pose(self._disturbed(target_points, size, rng), person)
-        if actions is None:
+        # In use the actions are partly fitted (the resting face) and partly exact in kind (speech): train on both
+        if actions is None or rng.random() < 0.5:
             wanted = self._fitter(torch.from_numpy(np.asarray(target_points, np.float64))).actions
         else:
             wanted = torch.from_numpy(np.asarray(actions, np.float32))

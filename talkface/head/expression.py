@@ -14,14 +14,18 @@ _INDEX = {name: number for number, name in enumerate(ACTIONS)}
 
 def _columns(*names: str) -> list[int]:
     """Numbers of actions; a name without a side stands for both."""
-    return [_INDEX[side] for name in names for side in (name, f"{name}Left", f"{name}Right") if side in _INDEX]
+    return [
+        _INDEX[side] for name in names for side in (name, f"{name}Left", f"{name}Right") if side in _INDEX
+    ]
 
 
 _OPENING = _columns("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
 _SPREADING = _columns("mouthSmile", "mouthStretch")
 _PRESS = _columns("mouthPress")
-_EXPRESSIVE = _columns("mouthSmile", "mouthStretch", "mouthFrown", "noseSneer", "mouthShrugUpper", "mouthShrugLower")
-_CLOSED = 0.045  # of the distance of the eyes' outer corners: lips that far apart count as closed
+_EXPRESSIVE = _columns(
+    "mouthSmile", "mouthStretch", "mouthFrown", "noseSneer", "mouthShrugUpper", "mouthShrugLower"
+)
+_CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
 
 
 def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:

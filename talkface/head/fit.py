@@ -21,13 +21,13 @@ from talkface.head.model import ACTIONS, HeadModel
 
 FITTED_ACTIONS: tuple[str, ...] = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
-    "eyeBlinkLeft", "eyeBlinkRight", "eyeWideLeft", "eyeWideRight", "jawLeft", "jawOpen", "jawRight", "mouthClose",
+    "eyeBlinkLeft", "eyeBlinkRight", "eyeWideLeft", "eyeWideRight", "jawLeft", "jawOpen", "jawRight",
     "mouthFrownLeft", "mouthFrownRight", "mouthFunnel", "mouthLowerDownLeft", "mouthLowerDownRight",
     "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRollLower", "mouthRollUpper",
     "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
     "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
-"""The actions that 68 points can tell apart; the others stay 0."""
+"""The actions that 68 points can tell apart; the others stay 0. Not mouthClose: with jawOpen it undoes itself."""
 
 STEADY = tuple(range(27, 48))
 """Landmarks that neither speech nor the brows move: nose and eyes. They alone give the pose of a face whose mouth is
@@ -139,7 +139,9 @@ class HeadFitter:
             raise TalkfaceError(f"landmarks to fit: {tuple(points.shape)}; allowed: (B, 68, 2)")
         spread = (points - points.mean(1, keepdim=True)).abs().amax(dim=(1, 2))
         if not bool(torch.isfinite(points).all()) or not bool((spread > 1e-3).all()):
-            raise TalkfaceError("the landmarks of the face are not finite or lie on one spot; use another picture")
+            raise TalkfaceError(
+                "the landmarks of the face are not finite or lie on one spot; use another picture"
+            )
         return points.to(self.mean.device, torch.float64)
 
     @staticmethod

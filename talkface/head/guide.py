@@ -32,7 +32,12 @@ _INSIDE_COLOURS = {
     "lower_teeth": (0.56, 0.51, 0.44),
     "tongue": (0.50, 0.15, 0.13),
 }
-_REACH = {"mouth": 0.007, "upper_teeth": 0.017, "lower_teeth": 0.017, "tongue": 0.0085}  # metres the light reaches in
+_REACH = {
+    "mouth": 0.007,
+    "upper_teeth": 0.017,
+    "lower_teeth": 0.017,
+    "tongue": 0.0085,
+}  # metres the light reaches in
 _UPPER_EDGE, _LOWER_EDGE = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)  # landmarks along the inner lips
 _LIP_MARGIN = 0.012  # of the picture's side
 _SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
@@ -76,7 +81,9 @@ class Guide:
         self.is_inside = inside[kept]
         self.mean, self.identity = head.mean[used], head.identity[:, used].flatten(1)
         self.actions = head.actions[:, used].flatten(1)
-        self.shown = _fade(self.mean[:, 1], *_FADE_TOP) * _fade(-self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1])
+        self.shown = _fade(self.mean[:, 1], *_FADE_TOP) * _fade(
+            -self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1]
+        )
         self.lips = head.landmarks[[62, 66]]
         cheeks = head.part("skin")[kept] & (self.mean[self.faces][:, :, 1].amax(1) < -0.03)
         cheeks &= self.mean[self.faces][:, :, 2].amin(1) > -0.03
@@ -126,7 +133,9 @@ class Guide:
                 result[number, rows, 1] = torch.where(parted, bound, y)
         return result
 
-    def __call__(self, source: GuideSource, actions: Tensor, pose: FittedHead, canvas: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, source: GuideSource, actions: Tensor, pose: FittedHead, canvas: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Draw.
 
         Args:
@@ -140,13 +149,19 @@ class Guide:
         """
         count, size = len(actions), canvas.shape[-1]
         shaped = self._shape(source.fitted.identity.expand(count, -1), actions)
-        whole = FittedHead(*(getattr(pose, name).expand(count, *getattr(pose, name).shape[1:]) for name in _POSE))
+        whole = FittedHead(
+            *(getattr(pose, name).expand(count, *getattr(pose, name).shape[1:]) for name in _POSE)
+        )
         screen = whole.project(shaped)
         fine = self.supersample
-        seen = rasterize_fragments(screen * screen.new_tensor([fine, fine, 1.0]), self.faces, size * fine, size * fine)
+        seen = rasterize_fragments(
+            screen * screen.new_tensor([fine, fine, 1.0]), self.faces, size * fine, size * fine
+        )
 
         # 1. skin and lips come from the photograph
-        places = torch.cat([source.places, self.shown[None, :, None].expand(len(source.places), -1, 1)], dim=2)
+        places = torch.cat(
+            [source.places, self.shown[None, :, None].expand(len(source.places), -1, 1)], dim=2
+        )
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
         colour, shown = _sample(source.images, seen, at[:, :2]), at[:, 2:].to(canvas)
         # 2. the inside of the mouth from the model
@@ -196,14 +211,18 @@ def _interpolate(x: Tensor, corners: Tensor) -> Tensor:
 
 def _look_up(images: Tensor, places: Tensor) -> Tensor:
     """Linear RGB (B, N, 3) of pictures at places (B, N, 2) in [-1, 1]."""
-    found = F.grid_sample(images.float(), places[:, :, None].float(), padding_mode="border", align_corners=False)
+    found = F.grid_sample(
+        images.float(), places[:, :, None].float(), padding_mode="border", align_corners=False
+    )
     return ((found[..., 0].transpose(1, 2) + 1.0) / 2.0).clamp(0, 1) ** 2.2
 
 
 def _sample(images: Tensor, seen: Fragments, places: Tensor) -> Tensor:
     """Colours (P, 3) of the fragments' places (P, 2) in [-1, 1], each in its picture."""
     if len(images) == 1:
-        found = F.grid_sample(images, places[None, :, None].to(images), padding_mode="border", align_corners=False)
+        found = F.grid_sample(
+            images, places[None, :, None].to(images), padding_mode="border", align_corners=False
+        )
         return found[0, :, :, 0].T.contiguous()
     colours = []
     for number, part in enumerate(places.split(torch.bincount(seen.batch, minlength=len(images)).tolist())):

@@ -1,9 +1,10 @@
 """The engine of the talking face: a stream of shots in, the same stream with painted lower faces out.
 
 For every group of frames: masked, reference and guide pictures -> latents, sound around each frame -> conditioning,
-shared noise -> DDIM with guidance -> decoded square faces. Crops may be a whole number of times larger than what the
-network paints: it then paints a smaller copy, and what it changed about the guide is laid over the large guide, which
-keeps the photograph's own detail. Knows nothing of files, faces in pictures, or pasting.
+shared noise -> DDIM with guidance -> decoded square faces. Crops may be a whole number of times larger than what
+the network paints: it then paints a smaller copy. With a guide, what the network changed about it is laid over the
+large guide, so that neither the first stage nor the small size costs the photograph's own detail. Knows nothing of
+files, faces in pictures, or pasting.
 """
 
 from __future__ import annotations
@@ -144,10 +145,11 @@ class FacePainter:
         frames = torch.tensor(owners, device=self.device)
         batch = {name: value[frames] for name, value in self._describe(shots, state).items()}
         batch["reference_latents"] = torch.cat(references)
-        batch["guide_latents"] = torch.zeros_like(batch["reference_latents"])
+        guided = torch.zeros_like(batch["reference_latents"][: len(shots)])
         if guides is not None:
             guides = torch.cat([guides, guides[-1:].expand(len(shots) - count, -1, -1, -1)])
-            batch["guide_latents"] = self._encode(guides)[frames]
+            guided = self._encode(guides)
+        batch["guide_latents"] = guided[frames]
         # 3. sample
         noise = frame_noise(
             references[0].shape[1:], self.seed, [shot.index for shot in shots], self.independent_noise
@@ -165,9 +167,16 @@ class FacePainter:
             state.previous = latents[count - 1 : count]
             # 4. pictures
             images = self.first_stage.decode(latents).float()
-        if guides is not None and guides.shape[-1] > images.shape[-1]:
-            change = images.clamp(-1, 1) - self._shrink(guides)
-            change = F.interpolate(change, size=guides.shape[2:], mode="bicubic", align_corners=False)
+            if guides is not None:
+                unchanged = self.first_stage.decode(guided).float()
+        if guides is not None:
+            # what the network changed, without what the first stage loses, over the guide's own detail
+            change = F.interpolate(
+                images.clamp(-1, 1) - unchanged.clamp(-1, 1),
+                size=guides.shape[2:],
+                mode="bicubic",
+                align_corners=False,
+            )
             images = guides + change
         return to_uint8(images)[:count]
 

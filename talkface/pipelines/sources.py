@@ -130,9 +130,7 @@ def find_in_picture(
     return FoundFace(picture, points, crop, len(faces))
 
 
-def find_in_film(
-    reader: VideoReader, finder: Any, rank: int, size: Callable[[np.ndarray], int]
-) -> FoundFace:
+def find_in_film(reader: VideoReader, finder: Any, rank: int, size: Callable[[np.ndarray], int]) -> FoundFace:
     """The first frame of a film whose face is usable; `size` as in `find_in_picture`.
 
     Raises:

@@ -9,17 +9,18 @@ reference picture. Two ways to go through the frames:
 * `windowed`, ours: the reference is a picture of the person, the noise is shared by all frames, so frames are
   independent given these, computed in batches, and neither drift nor flicker.
 
-Where the bundle was trained with guides (`talkface.head.guide`), the network refines them: the picture, animated by a
-head fitted to it, at the picture's own resolution. `guide="warp"` shows the guides themselves, with no network.
+Where the bundle was trained with guides (`talkface.head.guide`), the network refines them: the picture, animated by
+a head fitted to it, at the picture's own resolution. `guide="warp"` shows the guides themselves, with no network.
 
-Life of a call: read the sound and encode it once; find the face, align it, fit the head, encode it; then, for as long
-as frames are asked for: draw the guides, sample, decode, match the colours, paste back. Memory does not grow with the length but
-for the sound and its features (0.1 MB a second at most). Pasting runs while the next frames are sampled.
+Life of a call: read the sound and encode it once; find the face, align it, fit the head, encode it; then, for as
+long as frames are asked for: draw the guides, sample, decode, match the colours, paste back. Memory does not grow
+with the length but for the sound and its features (0.1 MB a second at most). Pasting runs while the next frames
+are sampled.
 
 What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
 side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
-`guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `emotions` (names in the order of their ids), `timestep_spacing`,
-`final_alpha`.
+`guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `emotions` (names
+in the order of their ids), `timestep_spacing`, `final_alpha`.
 """
 
 from __future__ import annotations

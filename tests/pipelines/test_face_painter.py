@@ -51,6 +51,7 @@ def painter(**changes):
         "sampler": sampler,
         "sound": Sound(torch.zeros(50, 4), 50.0, 1, 25.0),
         "references": References(shot(0, 255).crop),
+        "image_size": SIZE,
         "mask_kind": "lower_face",
         "seed": 0,
         "independent_noise": 0.0,
@@ -150,3 +151,41 @@ def test_a_still_picture_is_encoded_once():
     moving = Counting()
     paint(painter(first_stage=moving), [shot(k, 0) for k in range(12)])
     assert moving.encoded == 1 + 12
+
+
+class Plaid:
+    """A guide of fine stripes around mid-grey, `size` pixels wide; counts what it drew."""
+
+    def __init__(self, size):
+        self.size, self.drawn = size, []
+
+    def draw(self, shots):
+        self.drawn += [shot.index for shot in shots]
+        stripes = 0.2 * torch.tensor([1.0, -1.0]).repeat(self.size // 2)
+        return stripes.expand(len(shots), 3, self.size, self.size).clone()
+
+
+def large_shot(index, level):
+    picture = np.full((80, 80, 3), level, np.uint8)
+    crop = AlignedCrop.from_matrix(picture, np.array([[1.0, 0, -20], [0, 1, -20]]), 2 * SIZE)
+    return Shot(index, (index + 0.5) / 25, picture, crop, np.zeros((68, 2), np.float32))
+
+
+def test_what_the_network_changed_is_laid_over_the_large_guide():
+    """The network paints 0.5 where the shrunk guide is 0: the stripes, too fine for it, stay on top of that."""
+    guide = Plaid(2 * SIZE)
+    engine = painter(guide=guide, references=References(large_shot(0, 255).crop))
+    shots = [large_shot(k, 0) for k in range(6)]
+    pictures = [image for _, image in paint(engine, shots)]
+    assert {image.shape for image in pictures} == {(2 * SIZE, 2 * SIZE, 3)}
+    columns = pictures[5][:, :, 0].mean(axis=0) / 127.5 - 1.0
+    assert columns[10] == pytest.approx(0.7, abs=0.01) and columns[11] == pytest.approx(0.3, abs=0.01)
+    assert guide.drawn == list(range(6))
+
+
+def test_an_unrefined_guide_is_the_result_and_no_network_is_asked():
+    engine = painter(guide=Plaid(SIZE), refined=False)
+    pictures = [image for _, image in paint(engine, [shot(k, 0) for k in range(3)])]
+    columns = pictures[2][:, :, 0].mean(axis=0) / 127.5 - 1.0
+    assert columns[:2] == pytest.approx([0.2, -0.2], abs=0.01)
+    assert engine.sampler.network.rows == []

@@ -148,17 +148,17 @@ def test_what_is_wrong_with_a_face(shape):
 def test_the_search_in_a_film_takes_the_first_usable_frame(tmp_path, shape):
     reader = numbered_film(tmp_path / "a.mp4", 10)
     script = {24: [(0, 0, 40)], 40: [(0, 0, 64)]}
-    found = find_in_film(reader, Scripted(shape, script), 0, 32)
+    found = find_in_film(reader, Scripted(shape, script), 0, lambda points: 32)
     assert (found.index, found.faces) == (5, 1)
     with pytest.raises(TalkfaceError, match=r"only 2[12] pixels"):
-        find_in_film(reader, Scripted(shape, {24: [(0, 0, 40)]}), 0, 32)
+        find_in_film(reader, Scripted(shape, {24: [(0, 0, 40)]}), 0, lambda points: 32)
     with pytest.raises(TalkfaceError, match="no face is found"):
-        find_in_film(reader, NoFace(), 0, 32)
+        find_in_film(reader, NoFace(), 0, lambda points: 32)
 
 
 def test_the_search_in_a_picture_counts_faces(shape):
     picture = pictures(1)[0]
     finder = Scripted(shape, {0: [(0, 0, 150), (180, 0, 100)]})
-    assert find_in_picture("p", picture, finder, 1, 32).faces == 2
+    assert find_in_picture("p", picture, finder, 1, lambda points: 32).faces == 2
     with pytest.raises(TalkfaceError, match="face: 3; allowed are 1 to 2"):
-        find_in_picture("p", picture, finder, 2, 32)
+        find_in_picture("p", picture, finder, 2, lambda points: 32)

@@ -5,10 +5,10 @@ import pytest
 
 from talkface.data.base import EMOTIONS
 from talkface.data.synthetic.motion import LEVELS, emotion_actions, performance
-from talkface.head.expression import combine
 from talkface.data.synthetic.visemes import speech_actions
 from talkface.data.synthetic.voices import SAMPLE_RATE, Utterance
 from talkface.errors import TalkfaceError
+from talkface.head.expression import combine
 from talkface.head.model import ACTIONS
 
 

@@ -1,0 +1,57 @@
+"""Speech over expressions: lips that must close do, and a smiling photograph can be silent."""
+
+import numpy as np
+import pytest
+import torch
+
+from talkface.head import ACTIONS, HeadModel
+from talkface.head.expression import combine, lip_distance, resting_actions, speak_over
+from talkface.head.fit import HeadFitter
+
+JAW, SMILE, PRESS = (ACTIONS.index(name) for name in ("jawOpen", "mouthSmileLeft", "mouthPressLeft"))
+
+
+@pytest.fixture(scope="module")
+def head():
+    return HeadModel.load()
+
+
+def test_a_held_closure_closes_an_open_expression(actions):
+    held = actions(mouthPress=0.3).numpy()
+    surprised = actions(jawOpen=0.5).numpy()
+    assert combine(held, surprised)[0, JAW] < 0.05
+    assert combine(np.zeros_like(held), surprised)[0, JAW] == pytest.approx(0.5)
+
+
+def test_rest_is_kept_by_speech_that_closes(actions):
+    """The jaw that the fit saw in closed lips stays: taking it back would press the lips into each other."""
+    rest = actions(jawOpen=0.2).numpy()
+    assert speak_over(actions(mouthPress=0.3).numpy(), rest)[0, JAW] == pytest.approx(0.2)
+
+
+def test_a_pucker_takes_the_smile_back(actions):
+    rest = actions(mouthSmile=0.5).numpy()
+    calm = speak_over(actions().numpy(), rest)[0, SMILE]
+    round_lips = speak_over(actions(mouthPucker=0.8).numpy(), rest)[0, SMILE]
+    assert calm == pytest.approx(0.5) and round_lips < 0.25
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"jawOpen": 0.5}, {"mouthSmile": 0.6, "mouthUpperUp": 0.5, "mouthLowerDown": 0.4, "jawOpen": 0.1}],
+)
+def test_an_open_mouth_rests_closed(head, wanted, actions, posed):
+    fitter = HeadFitter(head)
+    _, points = posed(head, torch.zeros(1, head.num_identity), actions(**wanted))
+    fitted = fitter(points)
+    rest = resting_actions(fitter, fitted, points)
+    shape = fitter.shape(fitted.identity.double(), rest.double()).float()
+    before, after = (float(lip_distance(p)) for p in (points, fitted.project(shape)[..., :2]))
+    assert before > 0.06 and after < 0.6 * before and after < 0.06
+
+
+def test_closed_lips_rest_as_they_are(head, actions, posed):
+    fitter = HeadFitter(head)
+    _, points = posed(head, torch.zeros(1, head.num_identity), actions(mouthFrown=0.5))
+    fitted = fitter(points)
+    assert torch.equal(resting_actions(fitter, fitted, points), fitted.actions)

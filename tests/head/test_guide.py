@@ -1,0 +1,90 @@
+"""The animated photograph: at its own expression it is the photograph; commanded, the mouth does what it is told."""
+
+import pytest
+import torch
+
+from talkface.data.synthetic.appearance import sample_person
+from talkface.data.synthetic.scene import Scene, render
+from talkface.head import HeadModel
+from talkface.head.fit import HeadFitter
+from talkface.head.guide import Guide
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def photograph(actions):
+    """Head, fitter, guide; picture (1, 3, S, S), landmarks and fit of a rendered person with closed lips."""
+    head = HeadModel.load()
+    drawn = render(
+        head, sample_person(5, head), actions(), None, Scene(3, jitter=0.0, face_scale=1.0), size=SIZE
+    )
+    picture = drawn.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    points = drawn.landmarks.float()
+    fitter = HeadFitter(head)
+    return head, fitter, Guide(head), picture, points, fitter(points)
+
+
+def mouth(pictures):
+    return pictures[:, :, 70:115, 40:88]
+
+
+def test_at_its_own_expression_it_is_the_photograph(photograph):
+    _, _, guide, picture, points, fitted = photograph
+    drawn, covered = guide(guide.source(picture, fitted, points), fitted.actions, fitted, picture)
+    assert float((mouth(drawn) - mouth(picture)).abs().mean()) < 0.03
+    assert float(covered[:, :, 75:105, 50:78].min()) > 0.99
+
+
+def test_what_it_does_not_cover_is_the_canvas(photograph):
+    _, _, guide, picture, points, fitted = photograph
+    canvas = torch.full_like(picture, 0.25)
+    drawn, covered = guide(guide.source(picture, fitted, points), fitted.actions, fitted, canvas)
+    bare = (covered == 0).expand_as(drawn)
+    assert torch.equal(drawn[bare], canvas[bare])
+    assert float(covered[:, :, :40].max()) == 0.0  # the eyes are not its business
+
+
+def test_the_jaw_opens_a_dark_mouth_that_grows_with_the_command(photograph, actions):
+    _, _, guide, picture, points, fitted = photograph
+    source = guide.source(picture, fitted, points)
+    wanted = torch.cat([actions(jawOpen=jaw) for jaw in (0.0, 0.3, 0.6)])
+    drawn, _ = guide(source, wanted, fitted, picture.expand(3, -1, -1, -1))
+    dark = [(mouth(drawn[k : k + 1]).mean(1) < -0.5).float().mean().item() for k in range(3)]
+    assert dark[0] < dark[1] < dark[2] and dark[2] > dark[0] + 0.03
+
+
+def test_it_animates_towards_the_true_picture(photograph, actions):
+    """Closer to the person's real open mouth than the photograph is."""
+    head, _, guide, picture, points, fitted = photograph
+    wanted = actions(jawOpen=0.5, mouthLowerDown=0.2)
+    real = render(head, sample_person(5, head), wanted, None, Scene(3, jitter=0.0, face_scale=1.0), size=SIZE)
+    real_picture = real.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    drawn, _ = guide(guide.source(picture, fitted, points), wanted, fitted, picture)
+    errors = [float((mouth(p) - mouth(real_picture)).square().mean()) for p in (drawn, picture)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_frames_do_not_depend_on_their_company(photograph, actions):
+    _, _, guide, picture, points, fitted = photograph
+    source = guide.source(picture, fitted, points)
+    wanted = torch.cat([actions(jawOpen=0.4), actions(mouthPucker=0.7)])
+    both, _ = guide(source, wanted, fitted, picture.expand(2, -1, -1, -1))
+    alone, _ = guide(source, wanted[1:], fitted, picture)
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=0)
+
+
+def test_lips_are_not_looked_up_on_teeth(photograph, actions):
+    """With white teeth shown by the photograph, lips that close are no whiter than lips."""
+    head, fitter, guide, *_ = photograph
+    smile = actions(mouthSmile=0.5, mouthUpperUp=0.6, mouthLowerDown=0.5, jawOpen=0.15)
+    drawn = render(head, sample_person(5, head), smile, None, Scene(3, jitter=0.0, face_scale=1.0), size=SIZE)
+    picture = drawn.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    points = drawn.landmarks.float()
+    fitted = fitter(points + torch.randn(points.shape, generator=torch.Generator().manual_seed(0)))
+    closed = actions()
+    kept, cured = (
+        guide(guide.source(picture, fitted, p), closed, fitted, picture)[0] for p in (None, points)
+    )
+    colourless = [float((p.amin(1) > 0.2).float()[:, 80:105, 48:80].sum()) for p in (kept, cured)]
+    assert colourless[1] <= colourless[0]
