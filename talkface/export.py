@@ -46,7 +46,10 @@ def export_bundle(
     specs["landmarks"], parts["landmarks"] = finder.specs["landmarks"], finder.part("landmarks")
     specs["speech"] = _spec(data, "encoder", config)
     parts["speech"] = instantiate(specs["speech"])
-    emotional = "emotion" in specs["conditioner"]["init_args"].get("conditioners", {})
+    specs["speech"]["init_args"].pop("weights", None)  # the bundle brings them
+    conditioners = specs["conditioner"]["init_args"].get("conditioners", {})
+    # without facial actions from the sound there is nothing to animate by
+    guided = "guide" in conditioners and hasattr(parts["speech"], "to_actions")
     meta = {
         "image_size": int(data.get("image_size", 128)),
         "schedule": _spec(arguments, "schedule", checkpoint),
@@ -57,7 +60,8 @@ def export_bundle(
         "num_inference_steps": 20,
         "guidance_scale": {"audio": 1.0},
         "timestep_spacing": "trailing",
-        "emotions": list(EMOTIONS) if emotional else [],
+        "guide": "refined" if guided else "none",
+        "emotions": list(EMOTIONS) if "emotion" in conditioners else [],
     }
     text = card.read_text(encoding="utf-8") if card else CARD.format(checkpoint=checkpoint.name)
     return save_bundle(out, parts, specs, text, meta)

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from talkface.errors import TalkfaceError
 from talkface.experts.speech_base import SpeechEncoder
 
 __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
@@ -124,6 +127,10 @@ class ArticulationEncoder(SpeechEncoder):
         channels, dilations: width of the blocks and the dilation of each.
         bands: mel bands.
         dropout: of channels, during training.
+        weights: safetensors file with all of these, for example a bundle's `speech.safetensors`; None: untrained.
+
+    Raises:
+        TalkfaceError: the weights cannot be read or are those of another size.
 
     The feature is the actions, each scaled by the buffers `mean` and `std` to about zero mean and unit
     variance.
@@ -140,6 +147,7 @@ class ArticulationEncoder(SpeechEncoder):
         dilations: Sequence[int] = (1, 2, 4, 8, 16, 1, 2, 4),
         bands: int = 80,
         dropout: float = 0.05,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         self.actions = tuple(actions)
@@ -153,6 +161,15 @@ class ArticulationEncoder(SpeechEncoder):
         self.mouth = nn.Linear(channels, self.feature_dim)
         self.register_buffer("mean", torch.zeros(self.feature_dim))
         self.register_buffer("std", torch.ones(self.feature_dim))
+        if weights is not None:
+            try:
+                self.load_state_dict(load_file(weights))
+            except (OSError, RuntimeError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise TalkfaceError(
+                    f"speech encoder: the weights {weights} cannot be read ({reason}); give the safetensors file of an "
+                    "ArticulationEncoder of this size"
+                ) from error
 
     def level(self, waveform: Tensor) -> Tensor:
         return self.mel.level(waveform)
