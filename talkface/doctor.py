@@ -38,7 +38,8 @@ EXTRAS = {
     "speech": ("wav2vec2 and other speech encoders", ("transformers",)),
     "faces": ("other face finders", ("mediapipe", "face_alignment")),
     "synthetic": ("making the synthetic corpus", ("espeakng_loader",)),
-    "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer")),
+    "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer", "matplotlib")),
+    "identity": ("a face recogniser, for evaluation", ("dlib", "face_recognition_models")),
     "demo": ("the photograph of `make demo`", ("skimage",)),
 }
 DISTRIBUTION_OF = {
