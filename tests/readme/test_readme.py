@@ -33,6 +33,8 @@ SHELL, PYTHON = {"", "sh", "bash", "shell", "console"}, "python"
 PROGRAMS = ("make", "pip", "python", "talkface")
 SECONDS = 0.2  # of sound: 5 frames
 
+pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+
 
 def shell_commands(text: str) -> list[str]:
     """The lines of shell blocks, and code in running text that begins with a program; each once, in order."""
@@ -180,7 +182,6 @@ def check_command(command: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", shell_commands(README))
-@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 def test_command(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     check_command(command, folder)
