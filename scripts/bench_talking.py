@@ -32,11 +32,12 @@ from stage_clock import StageClock
 import talkface
 from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter, read_audio
+from talkface.pipelines.face_guide import FaceGuide
 from talkface.portrait.blend import ColourMatcher
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("bundle", "startup", "memory", "paper")
-STAGES = ("find face", "speech", "encode", "sample", "decode", "paste", "write film")
+STAGES = ("find face", "speech", "guide", "encode", "sample", "decode", "paste", "write film")
 FIRST_FRAME = """
 import sys
 from talkface import TalkingFacePipeline
@@ -92,6 +93,7 @@ def run_film(pipeline: Any, sound: Path, out: Path, source: dict[str, Path], mod
         (pipeline.network, "forward", "sample"),
         (pipeline.first_stage, "decode", "decode"),
         (ColourMatcher, "__call__", "paste"),
+        (FaceGuide, "draw", "guide"),
         (talking_film, "paste", "paste"),
         (VideoWriter, "write", "write film"),
     ):

@@ -16,7 +16,7 @@ from torch import Tensor
 from talkface.conditioning.audio import interpolate_features
 from talkface.errors import TalkfaceError
 from talkface.head.expression import resting_actions, speak_over
-from talkface.head.fit import FittedHead, HeadFitter
+from talkface.head.fit import STEADY, FittedHead, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
 from talkface.media import to_tensor
@@ -26,7 +26,7 @@ from talkface.portrait.crop import AlignedCrop
 
 LEVELS = ("none", "warp", "refined")
 LARGEST_FACTOR = 3
-_STEADINESS = 0.5  # share of the last frame's pose points that the next keeps
+_TREMBLE = 0.004  # of the crop's side: landmarks that moved by less are mostly noise of the finder
 
 
 def crop_factor(scale: float) -> int:
@@ -107,13 +107,14 @@ class FaceGuide:
         return torch.where(self._mask, drawn, pictures)
 
     def _steadied(self, shots: Sequence[Shot]) -> np.ndarray:
-        """Landmarks (N, 68, 2) in pixels of the crops, less trembling than they were found."""
+        """Landmarks (N, 68, 2) in pixels of the crops: small steps are damped, large ones followed at once."""
         result = []
         for shot in shots:
             assert shot.points is not None
             points = _crop(shot).to_crop(shot.points)
             if self._steady is not None:
-                points = points + _STEADINESS * (self._steady - points)
+                step = np.linalg.norm((points - self._steady)[list(STEADY)], axis=1).mean()
+                points = self._steady + step / (step + _TREMBLE * self.size) * (points - self._steady)
             self._steady = points
             result.append(points)
         return np.stack(result)
