@@ -10,6 +10,8 @@ thesis), and the result is compared with the film. The rows around it make the n
     shuffled         windowed, with the next clip's sound: a model that listens must do worse
     silence          windowed, with no sound
 
+and, when asked for: `warp` (the guides themselves, no network), `unguided` (the network alone).
+
 Means over clips with 95 % bootstrap intervals. Results are kept per clip: an interrupted run continues. How
 the films are made: `film_rows`; what is measured on one: `film_scores`. Words, identity and FID are not
 measured here.
@@ -29,7 +31,7 @@ import numpy as np
 from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter
 from talkface.metrics.interval import bootstrap_interval
-from talkface.pipelines.film_rows import ROWS, choose_clips, make_row, read_clip
+from talkface.pipelines.film_rows import GUIDE_ROWS, ROWS, choose_clips, make_row, read_clip
 from talkface.pipelines.film_scores import Perceptual, RealClip, score_film, track_landmarks
 from talkface.pipelines.tracking import FaceTracker
 
@@ -56,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clips", type=int, default=20, metavar="N", help="clips drawn from the split; 0 = all (default: 20)"
     )
     add("--max-frames", type=int, default=100, metavar="N", help="frames taken of each clip (default: 100)")
-    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"of: {', '.join(ROWS)}")
+    rows = [*ROWS, *GUIDE_ROWS]
+    add("--rows", nargs="+", choices=rows, default=list(ROWS), metavar="ROW", help=f"of: {', '.join(rows)}")
     add("--guide", choices=("none", "warp", "refined"), help="default: the bundle's")
     add("--num-inference-steps", type=int, metavar="N", help="default: the bundle's")
     add("--guidance-scale", type=float, metavar="X", help="default: the bundle's")
@@ -192,7 +195,7 @@ def table(scores: dict[str, list[Scores]]) -> str:
     for row, clips in scores.items():
         cells = [_cell([clip.get(key, nan) for clip in clips], COLUMNS[key][1]) for key in columns]
         lines.append(f"| {row.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    for ours in ("windowed", "autoregressive"):
+    for ours in ("windowed", "autoregressive", *GUIDE_ROWS):
         if ours in scores and "still" in scores:
             pairs = zip(scores[ours], scores["still"], strict=True)
             gains = [a.get("psnr", nan) - b.get("psnr", nan) for a, b in pairs]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.conditioning.audio import interpolate_features
@@ -46,6 +47,7 @@ class FaceGuide:
         speech: an encoder that can tell facial actions from its features (`to_actions`).
         features, feature_rate: the sound, see `face_painter.Sound`.
         still: every frame shows the reference in its own pose.
+        gain: factor of the actions of speech. What is predicted from sound is a mean over ways to say it, and moves less.
         own_background: behind the head, show each frame's own picture instead of the reference's. Right where the
             guide is the result; a network that was trained on guides expects the reference's.
         device: where to draw.
@@ -64,6 +66,7 @@ class FaceGuide:
         *,
         still: bool,
         own_background: bool,
+        gain: float = 1.0,
         device: torch.device,
     ) -> None:
         if not hasattr(speech, "to_actions"):
@@ -72,7 +75,7 @@ class FaceGuide:
                 "use --guide none, or a bundle with an ArticulationEncoder"
             )
         self._speech, self._features, self._rate = speech, features, feature_rate
-        self._still, self._own_background = still, own_background
+        self._still, self._own_background, self._gain = still, own_background, gain
         self.size = crop.size
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
@@ -90,7 +93,7 @@ class FaceGuide:
         """Facial actions (N, 52) at times in seconds."""
         wanted = interpolate_features(self._features, self._rate, torch.tensor(times, dtype=torch.float64))
         speech = self._speech.to_actions(wanted.to(self._speech.mean.device), ACTIONS).cpu().numpy()
-        return torch.from_numpy(speak_over(speech, self.rest))
+        return torch.from_numpy(speak_over(self._gain * speech, self.rest))
 
     def draw(self, shots: Sequence[Shot]) -> Tensor:
         """Guides (N, 3, size, size) in [-1, 1] of shots that follow each other; their faces are cut at `size`."""
@@ -118,6 +121,18 @@ class FaceGuide:
             self._steady = points
             result.append(points)
         return np.stack(result)
+
+
+def moved(guides: Tensor, photograph: Tensor) -> Tensor:
+    """(N, 1, S, S) in [0, 1]: where guides (N, 3, S, S) differ from the photograph (1, 3, S, S), and around it.
+
+    Differences of a few levels are resampling; what is reached is wider than the difference by 4 % of the side.
+    """
+    reach = max(1, round(0.02 * guides.shape[-1]))
+    window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+    difference = (guides - photograph).abs().amax(1, keepdim=True)
+    wide = F.avg_pool2d(F.max_pool2d(difference, **window), **window, count_include_pad=False)
+    return ((wide - 0.04) / 0.12).clamp(0.0, 1.0)
 
 
 def _crop(shot: Shot) -> AlignedCrop:

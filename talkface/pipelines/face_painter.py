@@ -21,7 +21,7 @@ from torch import Tensor
 from talkface.conditioning.audio import audio_windows
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast
-from talkface.pipelines.face_guide import FaceGuide
+from talkface.pipelines.face_guide import FaceGuide, moved
 from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -170,15 +170,18 @@ class FacePainter:
             if guides is not None:
                 unchanged = self.first_stage.decode(guided).float()
         if guides is not None:
-            # what the network changed, without what the first stage loses, over the guide's own detail
-            change = F.interpolate(
-                images.clamp(-1, 1) - unchanged.clamp(-1, 1),
-                size=guides.shape[2:],
-                mode="bicubic",
-                align_corners=False,
-            )
-            images = guides + change
+            images = self._over(guides, images.clamp(-1, 1) - unchanged.clamp(-1, 1))
         return to_uint8(images)[:count]
+
+    def _over(self, guides: Tensor, change: Tensor) -> Tensor:
+        """What the network changed (N, 3, s, s), without what the first stage loses, over guides (N, 3, S, S).
+
+        A still picture stays itself wherever its guide does: there the network has nothing to mend.
+        """
+        change = F.interpolate(change, size=guides.shape[2:], mode="bicubic", align_corners=False)
+        if self.still:
+            change = change * moved(guides, to_tensor(self.references.first.image[None]).to(guides))
+        return guides + change
 
     def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:
         """The batch for the conditioners, all but the reference, one row per frame."""

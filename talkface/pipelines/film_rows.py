@@ -22,6 +22,7 @@ from talkface.portrait.blend import blend_mask, paste
 from talkface.portrait.crop import AlignedCrop
 
 ROWS = ("real", "first_stage", "windowed", "autoregressive", "still", "shuffled", "silence")
+GUIDE_ROWS = {"warp": "warp", "unguided": "none"}  # more ways to make the film, by their level of guide
 BILABIALS = {"p", "b", "m"}
 
 
@@ -73,6 +74,8 @@ def make_row(
     # as long as the film, or the pipeline would make another number of frames
     samples = np.resize(samples, length) if row == "shuffled" else np.pad(samples, (0, length - len(samples)))
     mode = "autoregressive" if row == "autoregressive" else "windowed"
+    if row in GUIDE_ROWS:
+        calls = {**calls, "guide": GUIDE_ROWS[row]}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mkv"
         write_lossless(path, clip.frames, exact_rate(clip.fps))

@@ -19,8 +19,8 @@ are sampled.
 
 What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
 side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
-`guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `emotions` (names
-in the order of their ids), `timestep_spacing`, `final_alpha`.
+`guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `articulation_gain`
+(of the guide's speech), `emotions` (names in the order of their ids), `timestep_spacing`, `final_alpha`.
 """
 
 from __future__ import annotations
@@ -217,6 +217,7 @@ class TalkingFacePipeline:
                 self.speech.feature_rate,
                 still=film is None,
                 own_background=level == "warp",
+                gain=float(self.bundle.meta.get("articulation_gain", 1.0)),
                 device=self.device,
             )
         painter = FacePainter(

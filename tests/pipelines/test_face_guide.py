@@ -9,7 +9,7 @@ from talkface.data.synthetic.scene import Scene, render
 from talkface.errors import TalkfaceError
 from talkface.experts.speech import ArticulationEncoder, LogMelEncoder
 from talkface.head import HeadModel
-from talkface.pipelines.face_guide import FaceGuide, crop_factor
+from talkface.pipelines.face_guide import FaceGuide, crop_factor, moved
 from talkface.pipelines.sources import Shot
 from talkface.portrait.crop import AlignedCrop
 
@@ -84,3 +84,14 @@ def test_actions_lie_over_the_resting_face(frames):
     first, last = one.actions([0.01, 0.03]).numpy()
     assert np.allclose(first, one.rest[0], atol=1e-5)
     assert last.max() > 0.7
+
+
+def test_what_moved_is_found_with_its_surroundings_and_nothing_else():
+    photograph = torch.zeros(1, 3, 100, 100)
+    guides = photograph.repeat(2, 1, 1, 1)
+    guides[1, :, 40:60, 40:60] = 0.5
+    guides += 0.004 * torch.randn(guides.shape, generator=torch.Generator().manual_seed(0))
+    found = moved(guides, photograph)
+    assert found.shape == (2, 1, 100, 100) and float(found[0].max()) == 0.0
+    assert float(found[1, 0, 38:62, 38:62].min()) == 1.0
+    assert float(found[1, 0, :30].max()) == 0.0 and float(found[1, 0, :, 70:].max()) == 0.0
