@@ -47,7 +47,8 @@ class FaceGuide:
         speech: an encoder that can tell facial actions from its features (`to_actions`).
         features, feature_rate: the sound, see `face_painter.Sound`.
         still: every frame shows the reference in its own pose.
-        gain: factor of the actions of speech. What is predicted from sound is a mean over ways to say it, and moves less.
+        gain: factor of the actions of speech; what is predicted from sound is a mean over ways to say it and moves
+            less than any of them.
         own_background: behind the head, show each frame's own picture instead of the reference's. Right where the
             guide is the result; a network that was trained on guides expects the reference's.
         device: where to draw.
