@@ -99,7 +99,6 @@ def speech(options: argparse.Namespace) -> None:
 def landmarks(options: argparse.Namespace) -> None:
     """The network that finds faces and their landmarks (see train_landmarks.py)."""
     folder = options.work / "landmarks"
-    folder.mkdir(parents=True, exist_ok=True)
     seconds = 60 * options.minutes * SHARES["landmarks"]
     train_landmarks.train(folder, pictures=10 * options.identities, seconds=seconds, device=options.device)
     keep(options, "landmarks", folder)

@@ -14,7 +14,14 @@ from talkface.experts.landmark_network import LandmarkNetwork
 from talkface.experts.mouth_network import LIPS, MouthNetwork, MouthPrediction, mouth_matrix
 from talkface.head.model import ACTIONS, HeadModel
 from talkface.training.mouth import mouth_loss, train_mouth
-from talkface.training.mouth_crops import MEETING, MIRROR_LIPS, MouthBatch, MouthSampler, meet_at_the_seam
+from talkface.training.mouth_crops import (
+    MEETING,
+    MIRROR_LIPS,
+    MouthBatch,
+    MouthSampler,
+    meet_at_the_seam,
+    relight_inside,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -178,3 +185,16 @@ def test_the_script_renders_mouths_in_the_middle(tmp_path, monkeypatch):
     middle = landmarks[:, LIPS].mean(1)
     assert np.abs(middle - 24).max() < 10
     sys.modules.pop("train_mouth", None)
+
+
+def test_only_the_inside_is_lit_anew(mouths):
+    rng = np.random.default_rng(0)
+    wide = int(np.argmax(mouths[1][:, 66, 1] - mouths[1][:, 62, 1]))
+    picture = np.full((96, 96, 3), 200, np.uint8)
+    lips = mouths[1][wide, LIPS]
+    changed = np.abs(relight_inside(rng, picture, lips).astype(int) - 200).max(-1)
+    inside = np.zeros((96, 96), np.uint8)
+    cv2.fillPoly(inside, [np.round(lips[12:]).astype(np.int32)], 1)
+    near = cv2.dilate(inside, np.ones((13, 13), np.uint8))
+    assert changed[cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0].min() > 5
+    assert changed[near == 0].max() == 0
