@@ -140,7 +140,7 @@ class NetworkFaceFinder(FaceFinder):
             zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
             closer = prediction.log_scale[0].exp().double().cpu().numpy() * 2**0.5 * size / zoom
             # One share for all lip points, or the outline would have steps; steep, so that one network decides.
-            doubt = (closer.mean() / max(float(scale[LIPS].mean()), 1e-6)) ** 4
+            doubt = (closer.mean() / max(float(scale[LIPS].mean()), 1e-6)) ** 10
             share = 1 / (1 + doubt)
             points[LIPS] += share * (lips - points[LIPS])
             scale[LIPS] += share * (closer - scale[LIPS])
