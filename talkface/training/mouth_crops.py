@@ -56,9 +56,9 @@ def relight_inside(rng: np.random.Generator, picture: Picture, points: Points) -
         picture: (S, S, 3).
         points: (20, 2) lips in pixels.
     """
-    inside = np.zeros(picture.shape[:2], np.float32)
-    cv2.fillPoly(inside, [np.round(points[12:] * 16 - 8).astype(np.int32)], 1.0, cv2.LINE_8, 4)
-    inside = cv2.GaussianBlur(inside, (0, 0), float(rng.uniform(0.5, 1.5)))[..., None]
+    shape = np.zeros(picture.shape[:2], np.float32)
+    cv2.fillPoly(shape, [np.round(points[12:] * 16 - 8).astype(np.int32)], 1.0, cv2.LINE_8, 4)
+    inside = cv2.GaussianBlur(shape, (0, 0), float(rng.uniform(0.5, 1.5)))[..., None]
     gain = np.exp(rng.normal(-0.45, 0.4) + rng.normal(0, 0.12, 3)).astype(np.float32)
     return np.clip(picture * (1 + inside * (gain - 1)), 0, 255).astype(np.uint8)
 
