@@ -20,6 +20,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import train_landmarks
+import train_mouth
 import train_speech
 from bundle_data import (
     Crops,
@@ -48,8 +49,8 @@ from talkface.training.callbacks import EMAWeights
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
 
-STAGES = ("corpus", "speech", "landmarks", "pairs", "first_stage", "talking", "pack")
-SHARES = {"speech": 0.13, "landmarks": 0.13, "first_stage": 0.25, "talking": 0.45}
+STAGES = ("corpus", "speech", "landmarks", "mouth", "pairs", "first_stage", "talking", "pack")
+SHARES = {"speech": 0.13, "landmarks": 0.10, "mouth": 0.07, "first_stage": 0.25, "talking": 0.45}
 
 
 class FewPerceptual(nn.Module):
@@ -98,10 +99,17 @@ def speech(options: argparse.Namespace) -> None:
 def landmarks(options: argparse.Namespace) -> None:
     """The network that finds faces and their landmarks (see train_landmarks.py)."""
     folder = options.work / "landmarks"
-    folder.mkdir(parents=True, exist_ok=True)
     seconds = 60 * options.minutes * SHARES["landmarks"]
     train_landmarks.train(folder, pictures=10 * options.identities, seconds=seconds, device=options.device)
     keep(options, "landmarks", folder)
+
+
+def mouth(options: argparse.Namespace) -> None:
+    """The network that looks at the lips again from close by (see train_mouth.py)."""
+    folder = options.work / "mouth"
+    seconds = 60 * options.minutes * SHARES["mouth"]
+    train_mouth.train(folder, pictures=5 * options.identities, seconds=seconds, device=options.device)
+    keep(options, "mouth", folder)
 
 
 def trainer(options: argparse.Namespace, name: str, minutes: float, *callbacks: Any) -> pl.Trainer:
@@ -219,6 +227,8 @@ def pack(options: argparse.Namespace) -> None:
         "speech": speech_spec,
         "landmarks": landmarks_spec,
     }
+    if (options.work / "mouth.json").is_file():  # a bundle is complete without it, its lips are coarser
+        specs["mouth"] = json.loads((options.work / "mouth.json").read_text())
     parts = {name: load_part(options, name, spec) for name, spec in specs.items()}
     card = (
         options.card.read_text() if options.card else "# Model card\n\nTrained by scripts/train_bundle.py.\n"

@@ -62,7 +62,7 @@ def picture(tmp_path: Path, draw_faces: Callable[..., np.ndarray]) -> Path:
 @pytest.fixture
 def talk(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_face_finder, capsys):
     """talk(sound, picture, *options) -> (exit code, lines on stderr, film); the finder knows drawn faces."""
-    monkeypatch.setattr(faces, "NetworkFaceFinder", lambda network: drawn_face_finder)
+    monkeypatch.setattr(faces, "NetworkFaceFinder", lambda network, mouth=None: drawn_face_finder)
 
     def run(
         audio: Path, identity: Path, *options: str, out: Path | None = None
@@ -306,7 +306,7 @@ def test_a_face_cut_by_the_border(
 ) -> None:
     whole = draw_faces(160, 240, [(60, 20, 128)])
     points = drawn_face_finder.find(whole)[0].points - np.float32([110, 0])
-    monkeypatch.setattr(faces, "NetworkFaceFinder", lambda network: KnownLandmarks(points))
+    monkeypatch.setattr(faces, "NetworkFaceFinder", lambda network, mouth=None: KnownLandmarks(points))
     refused(talk(sound, save(tmp_path, whole[:, 110:])), "cut by the border")
 
 

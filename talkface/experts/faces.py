@@ -7,6 +7,8 @@ A picture is searched in three steps, each of which asks the same weights:
 3. refinement: the crop is made again around the predicted points, upright and at the size of an average face
    (so that a rolled or badly framed face works), and the network looks once more.
 
+A second network, if there is one, then looks at the mouth from close by and places the lips anew.
+
 Faces that stay confident and do not overlap a better one are reported. `track` needs step 3 alone. The other
 finders (`MediaPipeFaceFinder`, `FaceAlignmentFinder`, `KnownLandmarks`) have the same interface.
 """
@@ -34,6 +36,7 @@ from talkface.experts.face_landmarks import (
     suppress_overlaps,
 )
 from talkface.experts.landmark_network import FaceProposals, LandmarkNetwork, LandmarkPrediction
+from talkface.experts.mouth_network import LIPS, MouthNetwork, mouth_matrix
 
 __all__ = [
     "FaceAlignmentFinder",
@@ -42,6 +45,7 @@ __all__ = [
     "KnownLandmarks",
     "LandmarkNetwork",
     "MediaPipeFaceFinder",
+    "MouthNetwork",
     "NetworkFaceFinder",
 ]
 
@@ -68,6 +72,7 @@ class NetworkFaceFinder(FaceFinder):
         smallest_face: faces whose crop is smaller than this many pixels, or than `smallest_share` of the
             picture's short side, are not looked for.
         max_candidates: crops looked at closely in one picture; bounds the time.
+        mouth: a `MouthNetwork` that looks at the mouth of every face again; None keeps the first network's lips.
     """
 
     def __init__(
@@ -78,8 +83,10 @@ class NetworkFaceFinder(FaceFinder):
         smallest_face: float = 28.0,
         smallest_share: float = 1 / 14,
         max_candidates: int = 32,
+        mouth: MouthNetwork | None = None,
     ) -> None:
         self.network = network.eval()
+        self.mouth = None if mouth is None else mouth.eval()
         self.threshold = threshold
         self.smallest_face = smallest_face
         self.smallest_share = smallest_share
@@ -101,11 +108,7 @@ class NetworkFaceFinder(FaceFinder):
             if not found:
                 return []
             found = _best(self._look(image, [self._crop_matrix(face.points) for face in found]), 0.4, lowest)
-        faces = [
-            FaceLandmarks.from_points(face.points, face.scale, face.score)
-            for face in found
-            if _inside(face.points, image.shape)
-        ]
+        faces = [self._finished(image, face) for face in found if _inside(face.points, image.shape)]
         return sorted(faces, key=lambda face: -face.area)
 
     def track(self, image: NDArray[np.uint8], previous: FaceLandmarks) -> FaceLandmarks | None:
@@ -121,7 +124,27 @@ class NetworkFaceFinder(FaceFinder):
             face = self._look(image, [self._crop_matrix(face.points)])[0]
         if face.score < 0.5 * self.threshold or not _inside(face.points, image.shape):
             return None
-        return FaceLandmarks.from_points(face.points, face.scale, face.score)
+        return self._finished(image, face)
+
+    @torch.no_grad()
+    def _finished(self, image: NDArray[np.uint8], face: _Candidate) -> FaceLandmarks:
+        """The face, its lips by whichever network is surer of them."""
+        points, scale = face.points.copy(), face.scale.copy()
+        if self.mouth is not None:
+            size = self.mouth.image_size
+            matrix = mouth_matrix(points, size)
+            prediction = self.mouth(_to_tensor(warp_crops(image, [matrix], size), self.mouth))
+            lips = apply_similarity(
+                invert_similarity(matrix), prediction.points[0].double().cpu().numpy() * size
+            )
+            zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+            closer = prediction.log_scale[0].exp().double().cpu().numpy() * 2**0.5 * size / zoom
+            # One share for all lip points, or the outline would have steps; steep, so that one network decides.
+            doubt = (closer.mean() / max(float(scale[LIPS].mean()), 1e-6)) ** 10
+            share = 1 / (1 + doubt)
+            points[LIPS] += share * (lips - points[LIPS])
+            scale[LIPS] += share * (closer - scale[LIPS])
+        return FaceLandmarks.from_points(points, scale, face.score)
 
     def _crop_matrix(self, points: FloatArray) -> NDArray[np.float64]:
         """Picture -> crop pixels, upright, the face at its average size and place."""
@@ -158,7 +181,7 @@ class NetworkFaceFinder(FaceFinder):
         right, bottom = (-(length + 2 * margin) % stride + margin for length in (width, height))
         padded = cv2.copyMakeBorder(level, margin, bottom, margin, right, cv2.BORDER_REPLICATE)
         output = (
-            self.network.proposals(self._to_tensor(np.asarray(padded, np.uint8)[None]))[0]
+            self.network.proposals(_to_tensor(np.asarray(padded, np.uint8)[None], self.network))[0]
             .float()
             .cpu()
             .numpy()
@@ -179,7 +202,7 @@ class NetworkFaceFinder(FaceFinder):
         crops = warp_crops(image, matrices, self.network.image_size)
         faces = []
         for start in range(0, len(matrices), 16):
-            prediction = self.network(self._to_tensor(crops[start : start + 16]))
+            prediction = self.network(_to_tensor(crops[start : start + 16], self.network))
             points = prediction.points.double().cpu().numpy() * self.network.image_size
             deviation = (prediction.log_scale.exp() * 2**0.5 * self.network.image_size).cpu().numpy()
             scores = face_score(prediction).cpu().numpy()
@@ -189,10 +212,11 @@ class NetworkFaceFinder(FaceFinder):
                 faces.append(_Candidate(in_picture, deviation[offset] / zoom, float(scores[offset])))
         return faces
 
-    def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
-        parameter = next(self.network.parameters())
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(parameter.device)
-        return tensor.permute(0, 3, 1, 2).to(parameter.dtype) / 127.5 - 1
+
+def _to_tensor(images: NDArray[np.uint8], network: torch.nn.Module) -> Tensor:
+    parameter = next(network.parameters())
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(parameter.device)
+    return tensor.permute(0, 3, 1, 2).to(parameter.dtype) / 127.5 - 1
 
 
 def _best(faces: list[_Candidate], limit: float, lowest: float, count: int = 8) -> list[_Candidate]:

@@ -54,7 +54,9 @@ def soft_argmax(logits: Tensor) -> Tensor:
     return torch.stack([(weights.sum(2) * xs).sum(-1), (weights.sum(3) * ys).sum(-1)], dim=-1)
 
 
-class _ConvNorm(nn.Sequential):
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, then batch normalisation."""
+
     def __init__(self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
@@ -64,19 +66,19 @@ class _ConvNorm(nn.Sequential):
 class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _ConvNorm(channels, channels)
-        self.second = _ConvNorm(channels, channels)
+        self.first = ConvNorm(channels, channels)
+        self.second = ConvNorm(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
-class _Stage(nn.Sequential):
+class Stage(nn.Sequential):
     """Halve the resolution, then `blocks` residual blocks."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
         super().__init__(
-            _ConvNorm(inputs, outputs, stride=2), nn.ReLU(), *(_Residual(outputs) for _ in range(blocks))
+            ConvNorm(inputs, outputs, stride=2), nn.ReLU(), *(_Residual(outputs) for _ in range(blocks))
         )
 
 
@@ -94,8 +96,8 @@ class FaceProposals(nn.Module):
         super().__init__()
         a, b, c = channels
         self.body = nn.Sequential(
-            _ConvNorm(3, a, stride=2), nn.ReLU(), _ConvNorm(a, b, stride=2), nn.ReLU(), _ConvNorm(b, b),
-            nn.ReLU(), _ConvNorm(b, c, stride=2), nn.ReLU(), _ConvNorm(c, c), nn.ReLU(), _ConvNorm(c, c),
+            ConvNorm(3, a, stride=2), nn.ReLU(), ConvNorm(a, b, stride=2), nn.ReLU(), ConvNorm(b, b),
+            nn.ReLU(), ConvNorm(b, c, stride=2), nn.ReLU(), ConvNorm(c, c), nn.ReLU(), ConvNorm(c, c),
             nn.ReLU(),
         )  # fmt: skip
         self.head = nn.Conv2d(c, 4, 1)
@@ -133,16 +135,16 @@ class LandmarkNetwork(nn.Module):
         super().__init__()
         self.image_size = image_size
         a, b, c, d = channels
-        self.stem = _Stage(3, a, blocks[0])
-        self.quarter = _Stage(a, b, blocks[1])
-        self.eighth = _Stage(b, c, blocks[2])
-        self.sixteenth = _Stage(c, d, blocks[3])
-        self.fine = nn.Sequential(_ConvNorm(c, c, kernel=1), nn.ReLU())
-        self.coarse = nn.Sequential(_ConvNorm(d, c, kernel=1), nn.ReLU())
-        self.merge = nn.Sequential(_ConvNorm(c, c), nn.ReLU())
+        self.stem = Stage(3, a, blocks[0])
+        self.quarter = Stage(a, b, blocks[1])
+        self.eighth = Stage(b, c, blocks[2])
+        self.sixteenth = Stage(c, d, blocks[3])
+        self.fine = nn.Sequential(ConvNorm(c, c, kernel=1), nn.ReLU())
+        self.coarse = nn.Sequential(ConvNorm(d, c, kernel=1), nn.ReLU())
+        self.merge = nn.Sequential(ConvNorm(c, c), nn.ReLU())
         self.maps = nn.Conv2d(c, NUM_LANDMARKS, 1)
         self.squeeze = nn.Sequential(
-            _ConvNorm(d, 32, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
+            ConvNorm(d, 32, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
         )
         self.hidden = nn.Sequential(nn.Linear(32 * 16, 192), nn.ReLU())
         self.residual = nn.Linear(192, NUM_LANDMARKS * 2)

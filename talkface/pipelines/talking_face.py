@@ -67,9 +67,10 @@ class TalkingFacePipeline:
     """Makes faces speak with one bundle.
 
     Args:
-        bundle: built networks: first_stage, network, conditioner, speech, landmarks; see `meta` above.
+        bundle: built networks: first_stage, network, conditioner, speech, landmarks, and, if it has
+            one, mouth; see `meta` above.
         precision: "auto", "fp32", "bf16", "fp16": of the first stage and the denoising network.
-        finder: a `FaceFinder` to use instead of the bundle's landmark network.
+        finder: a `FaceFinder` to use instead of the bundle's landmark networks.
         group: frames in each network call; None = 8 on the CPU, 32 on CUDA. Another value may change the last
             bit of a frame; the batch size never does.
 
@@ -92,7 +93,8 @@ class TalkingFacePipeline:
         if finder is None:
             from talkface.experts.faces import NetworkFaceFinder
 
-            finder = NetworkFaceFinder(bundle.part("landmarks"))
+            mouth = bundle.part("mouth") if "mouth" in bundle.parts else None
+            finder = NetworkFaceFinder(bundle.part("landmarks"), mouth=mouth)
         self.finder = finder
 
     @classmethod

@@ -4,15 +4,12 @@ Loss of a crop: Laplace negative log-likelihood of its 68 points, sum |error| / 
 scale b; a plain L1 term, which keeps hard landmarks from being given up; a cross-entropy of the heat maps,
 which makes them learn early; binary cross-entropy of the confidence. Loss of a scene: cross-entropy of the
 cells with the hardest negatives only (as in Liu et al., "SSD", ECCV 2016, section 2.2), and L1 of place and
-size. The weights that are kept are an exponential moving average. A plain loop, no LightningModule: it runs
-where only the base package is installed.
+size. The loop is `averaged.train_averaged`.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.experts.landmark_network import FaceProposals, LandmarkNetwork, LandmarkPrediction
+from talkface.training.averaged import train_averaged
 from talkface.training.landmark_crops import CropBatch, CropSampler, SceneBatch
 
 # Eyes, nose base and lips steer alignment and animation; the jaw line is vague even for people.
@@ -145,27 +143,10 @@ def train_landmarks(
     Raises:
         ValueError: neither `seconds` nor `steps` limits the run.
     """
-    if math.isinf(seconds) and steps is None:
-        raise ValueError("train_landmarks: seconds and steps are both unlimited; give one of them")
-    network.to(device).train()
+    network.to(device)
     network.mean_shape.copy_(torch.from_numpy(sampler.mean_shape))
-    average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
-    step, spent = 0, 0.0
-    if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["seconds"]
-        sampler.rng = np.random.default_rng([step, 1])
-    began, saved = time.monotonic() - spent, time.monotonic()
-    running: dict[str, float] = {}
-    while spent < seconds and (steps is None or step < steps):
-        progress = max(spent / seconds, 0.0 if steps is None else step / steps)
-        warm_up = min(1.0, (step + 1) / 100)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def losses() -> dict[str, Tensor]:
         crops, scenes = sampler.crops(batch_size), sampler.scenes(scene_batch_size)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
             prediction = network(to_tensor(crops.images, device))
@@ -175,62 +156,22 @@ def train_landmarks(
             if crops.faceless[row]:
                 sampler.remember(crops.images[row], prediction.points[row].detach().cpu().numpy())
         terms["proposals"] = proposal_loss(proposals, scenes)
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        # Apart, because the likelihood's gradient is large and would scale the proposals' to nothing.
-        proposer = set(network.proposals.parameters())
-        torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p not in proposer], 20.0)
-        torch.nn.utils.clip_grad_norm_(list(proposer), 5.0)
-        optimizer.step()
-        step += 1
-        _update_average(average, network, min(average_decay, 1 - 1 / (step + 1)))
-        spent = time.monotonic() - began
-        for name, term in terms.items():
-            value = float(term.detach())
-            running[name] = 0.98 * running.get(name, value) + 0.02 * value
-        if log is not None and step % 100 == 0:
-            log(
-                f"step {step} {spent:.0f}s "
-                + " ".join(f"{name} {mean:.3f}" for name, mean in running.items())
-            )
-        if checkpoint is not None and time.monotonic() - saved > save_every:
-            _save(checkpoint, network, average, optimizer, step, spent)
-            saved = time.monotonic()
-    if checkpoint is not None:
-        _save(checkpoint, network, average, optimizer, step, spent)
-    network.load_state_dict(average.state_dict())
-    return network.eval()
+        return terms
+
+    def resumed(step: int) -> None:
+        sampler.rng = np.random.default_rng([step, 1])
+
+    # Apart, because the likelihood's gradient is large and would scale the proposals' to nothing.
+    proposer = set(network.proposals.parameters())
+    others = [parameter for parameter in network.parameters() if parameter not in proposer]
+    train_averaged(
+        network, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=average_decay,
+        clip=[(others, 20.0), (proposer, 5.0)], checkpoint=checkpoint, save_every=save_every, resumed=resumed,
+        log=log,
+    )  # fmt: skip
+    return network
 
 
 def to_tensor(images: np.ndarray, device: str = "cpu") -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float in [-1, 1]."""
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-@torch.no_grad()
-def _update_average(average: LandmarkNetwork, network: LandmarkNetwork, decay: float) -> None:
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
-
-
-def _save(
-    path: Path,
-    network: LandmarkNetwork,
-    average: LandmarkNetwork,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    seconds: float,
-) -> None:
-    state = {
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "seconds": seconds,
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from talkface.checkpoint import Bundle, load_bundle
+from talkface.checkpoint import Bundle, instantiate, load_bundle, save_bundle
 from talkface.errors import TalkfaceError
 from talkface.media import Audio, VideoReader, VideoWriter
 from talkface.pipelines import talking_film
@@ -242,3 +242,16 @@ def test_same_bytes_for_all_batch_sizes_on_cuda(tiny_bundle, drawn_face_finder, 
     sound = syllables(2.0)
     results = [frames(pipeline(sound, picture, batch_size=size)) for size in (1, 8)]
     assert np.array_equal(*results)
+
+
+def test_a_bundle_may_bring_a_network_for_the_mouth(tiny_bundle, tmp_path):
+    plain = load_bundle(tiny_bundle)
+    assert TalkingFacePipeline(plain).finder.mouth is None
+    spec = {
+        "class_path": "talkface.experts.mouth_network.MouthNetwork",
+        "init_args": {"channels": [4, 4, 4, 8], "blocks": [0, 0, 0, 0], "image_size": 32},
+    }
+    parts = {**plain.parts, "mouth": instantiate(spec)}
+    folder = save_bundle(tmp_path / "more", parts, {**plain.specs, "mouth": spec}, "# Tiny", plain.meta)
+    finder = TalkingFacePipeline(load_bundle(folder)).finder
+    assert finder.mouth.image_size == 32 and not finder.mouth.training
