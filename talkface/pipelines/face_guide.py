@@ -7,6 +7,7 @@ pose -> that of each frame; both -> `talkface.head.guide`. Knows nothing of netw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,22 @@ def crop_factor(scale: float) -> int:
     return int(np.clip(round(scale + 0.2), 1, LARGEST_FACTOR))
 
 
+@dataclass(frozen=True)
+class Guides:
+    """What is drawn for N frames; pictures (N, 3, S, S) in [-1, 1].
+
+    Attributes:
+        told: for the network: behind the head the reference, as in its training.
+        shown: what the result is laid over: behind the head each frame's own picture.
+        share: (N, 1, S, S) in [0, 1], how much of the network's changes is taken: what the mesh covers; of a still
+            picture only what moved, since elsewhere there is nothing to mend.
+    """
+
+    told: Tensor
+    shown: Tensor
+    share: Tensor
+
+
 class FaceGuide:
     """Animates one person.
 
@@ -49,8 +66,6 @@ class FaceGuide:
         still: every frame shows the reference in its own pose.
         gain: factor of the actions of speech; what is predicted from sound is a mean over ways to say it and moves
             less than any of them.
-        own_background: behind the head, show each frame's own picture instead of the reference's. Right where the
-            guide is the result; a network that was trained on guides expects the reference's.
         device: where to draw.
 
     Raises:
@@ -66,7 +81,6 @@ class FaceGuide:
         feature_rate: float,
         *,
         still: bool,
-        own_background: bool,
         gain: float = 1.0,
         device: torch.device,
     ) -> None:
@@ -76,7 +90,7 @@ class FaceGuide:
                 "use --guide none, or a bundle with an ArticulationEncoder"
             )
         self._speech, self._features, self._rate = speech, features, feature_rate
-        self._still, self._own_background, self._gain = still, own_background, gain
+        self._still, self._gain = still, gain
         self.size = crop.size
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
@@ -96,19 +110,20 @@ class FaceGuide:
         speech = self._speech.to_actions(wanted.to(self._speech.mean.device), ACTIONS).cpu().numpy()
         return torch.from_numpy(speak_over(self._gain * speech, self.rest))
 
-    def draw(self, shots: Sequence[Shot]) -> Tensor:
-        """Guides (N, 3, size, size) in [-1, 1] of shots that follow each other; their faces are cut at `size`."""
+    def draw(self, shots: Sequence[Shot]) -> Guides:
+        """Guides of shots that follow each other; their faces are cut at `size`."""
         actions = self.actions([shot.time for shot in shots]).to(self._device)
         if self._still:
-            pictures, pose = self._reference.expand(len(shots), -1, -1, -1), self.person
-        else:
-            pictures = to_tensor(np.stack([_crop(shot).image for shot in shots])).to(self._device)
-            pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
-        canvas = pictures
-        if not self._still and not self._own_background:
-            canvas = torch.where(self._mask, self._reference, pictures)
-        drawn, _ = self._drawer(self._source, actions, _to(pose, self._device), canvas)
-        return torch.where(self._mask, drawn, pictures)
+            pictures = self._reference.expand(len(shots), -1, -1, -1)
+            drawn, _ = self._drawer(self._source, actions, _to(self.person, self._device), pictures)
+            drawn = torch.where(self._mask, drawn, pictures)
+            return Guides(drawn, drawn, moved(drawn, self._reference))
+        pictures = to_tensor(np.stack([_crop(shot).image for shot in shots])).to(self._device)
+        pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
+        drawn, covered = self._drawer(self._source, actions, _to(pose, self._device), self._reference)
+        own = drawn + (pictures - self._reference) * (1.0 - covered)
+        told, shown = (torch.where(self._mask, picture, pictures) for picture in (drawn, own))
+        return Guides(told, shown, covered * self._mask)
 
     def _steadied(self, shots: Sequence[Shot]) -> np.ndarray:
         """Landmarks (N, 68, 2) in pixels of the crops: small steps are damped, large ones followed at once."""

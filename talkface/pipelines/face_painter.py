@@ -21,7 +21,7 @@ from torch import Tensor
 from talkface.conditioning.audio import audio_windows
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast
-from talkface.pipelines.face_guide import FaceGuide, moved
+from talkface.pipelines.face_guide import FaceGuide
 from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -137,7 +137,7 @@ class FacePainter:
         if not self.refined:
             assert guides is not None
             keep_going()
-            return to_uint8(guides)
+            return to_uint8(guides.shown)
         shots = shots + shots[-1:] * (self.group - count)
         # 1. which references guide which frame: (row -> frame, weight of the row)
         owners, weights, references = self._references(shots, state)
@@ -147,8 +147,8 @@ class FacePainter:
         batch["reference_latents"] = torch.cat(references)
         guided = torch.zeros_like(batch["reference_latents"][: len(shots)])
         if guides is not None:
-            guides = torch.cat([guides, guides[-1:].expand(len(shots) - count, -1, -1, -1)])
-            guided = self._encode(guides)
+            told = torch.cat([guides.told, guides.told[-1:].expand(len(shots) - count, -1, -1, -1)])
+            guided = self._encode(told)
         batch["guide_latents"] = guided[frames]
         # 3. sample
         noise = frame_noise(
@@ -169,19 +169,12 @@ class FacePainter:
             images = self.first_stage.decode(latents).float()
             if guides is not None:
                 unchanged = self.first_stage.decode(guided).float()
-        if guides is not None:
-            images = self._over(guides, images.clamp(-1, 1) - unchanged.clamp(-1, 1))
-        return to_uint8(images)[:count]
-
-    def _over(self, guides: Tensor, change: Tensor) -> Tensor:
-        """What the network changed (N, 3, s, s), without what the first stage loses, over guides (N, 3, S, S).
-
-        A still picture stays itself wherever its guide does: there the network has nothing to mend.
-        """
-        change = F.interpolate(change, size=guides.shape[2:], mode="bicubic", align_corners=False)
-        if self.still:
-            change = change * moved(guides, to_tensor(self.references.first.image[None]).to(guides))
-        return guides + change
+        if guides is None:
+            return to_uint8(images)[:count]
+        # what the network changed, without what the first stage loses, over the photograph's own detail
+        change = (images.clamp(-1, 1) - unchanged.clamp(-1, 1))[:count]
+        change = F.interpolate(change, size=guides.shown.shape[2:], mode="bicubic", align_corners=False)
+        return to_uint8(guides.shown + guides.share * change)
 
     def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:
         """The batch for the conditioners, all but the reference, one row per frame."""

@@ -218,7 +218,6 @@ class TalkingFacePipeline:
                 features,
                 self.speech.feature_rate,
                 still=film is None,
-                own_background=level == "warp",
                 gain=float(self.bundle.meta.get("articulation_gain", 1.0)),
                 device=self.device,
             )

@@ -40,7 +40,7 @@ def sound(*jaws):
 def guide(frames, *jaws, number=1, **options):
     encoder, features = sound(*jaws)
     first = shot(frames, number)
-    settings = {"still": True, "own_background": False, "device": torch.device("cpu")} | options
+    settings = {"still": True, "device": torch.device("cpu")} | options
     return FaceGuide(first.crop, first.points, encoder, features, 50.0, **settings)
 
 
@@ -49,7 +49,7 @@ def change(pictures, other):
 
 
 def test_silence_shows_the_photograph_and_sound_opens_the_mouth(frames):
-    drawn = guide(frames, 0.0, 0.0, 0.5, 0.5).draw([shot(frames, 1, 0, 0.01), shot(frames, 1, 1, 0.07)])
+    drawn = guide(frames, 0.0, 0.0, 0.5, 0.5).draw([shot(frames, 1, 0, 0.01), shot(frames, 1, 1, 0.07)]).shown
     photograph = torch.from_numpy(shot(frames, 1).crop.image).permute(2, 0, 1)[None] / 127.5 - 1.0
     silent, speaking = change(drawn, photograph)
     assert silent < 0.03 < 0.06 < speaking
@@ -59,7 +59,7 @@ def test_silence_shows_the_photograph_and_sound_opens_the_mouth(frames):
 def test_a_film_keeps_its_own_pose(frames):
     """The frontal picture, animated to the poses of two other frames, is nearer to them than it was."""
     turned = [shot(frames, number, index) for index, number in enumerate((0, 2))]
-    drawn = torch.cat([guide(frames, 0.0, 0.0, still=False).draw([one]) for one in turned])
+    drawn = torch.cat([guide(frames, 0.0, 0.0, still=False).draw([one]).shown for one in turned])
     true = torch.stack([torch.from_numpy(one.crop.image).permute(2, 0, 1) / 127.5 - 1.0 for one in turned])
     frontal = torch.from_numpy(shot(frames, 1).crop.image).permute(2, 0, 1)[None] / 127.5 - 1.0
     ratios = change(drawn, true) / change(frontal, true)
@@ -71,7 +71,7 @@ def test_an_encoder_without_articulation_is_refused(frames):
     with pytest.raises(TalkfaceError, match="--guide none"):
         FaceGuide(
             first.crop, first.points, LogMelEncoder(8), torch.zeros(5, 16), 50.0,
-            still=True, own_background=False, device=torch.device("cpu"),
+            still=True, device=torch.device("cpu"),
         )  # fmt: skip
 
 
@@ -95,3 +95,18 @@ def test_what_moved_is_found_with_its_surroundings_and_nothing_else():
     assert found.shape == (2, 1, 100, 100) and float(found[0].max()) == 0.0
     assert float(found[1, 0, 38:62, 38:62].min()) == 1.0
     assert float(found[1, 0, :30].max()) == 0.0 and float(found[1, 0, :, 70:].max()) == 0.0
+
+
+def test_behind_the_head_a_film_shows_itself_and_tells_the_network_the_reference(frames):
+    """The corners below the face are background: the result has the frame's own, the network its reference's."""
+    still, film = shot(frames, 1), shot(frames, 0)
+    bright = np.clip(film.picture.astype(int) + 60, 0, 255).astype(np.uint8)
+    film = Shot(0, 0.02, bright, AlignedCrop.from_matrix(bright, film.crop.matrix, SIZE), film.points)
+    made = guide(frames, 0.0, 0.0, still=False).draw([film])
+    corner = (slice(None), slice(None), slice(118, 127), slice(20, 26))
+    own, reference = (
+        torch.from_numpy(one.crop.image).permute(2, 0, 1)[None] / 127.5 - 1.0 for one in (film, still)
+    )
+    torch.testing.assert_close(made.shown[corner], own[corner], atol=0.02, rtol=0)
+    torch.testing.assert_close(made.told[corner], reference[corner], atol=0.02, rtol=0)
+    assert float(made.share[corner].max()) == 0.0 and float(made.share[0, 0, 85:95, 60:68].min()) > 0.99

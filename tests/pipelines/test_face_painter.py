@@ -9,6 +9,7 @@ from talkface.conditioning.base import ConditionerSet
 from talkface.conditioning.frames import FramesConditioner
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.networks.vqgan import IdentityFirstStage
+from talkface.pipelines.face_guide import Guides
 from talkface.pipelines.face_painter import FacePainter, References, Sound
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import Shot
@@ -162,7 +163,10 @@ class Plaid:
     def draw(self, shots):
         self.drawn += [shot.index for shot in shots]
         stripes = 0.2 * torch.tensor([1.0, -1.0]).repeat(self.size // 2)
-        return stripes.expand(len(shots), 3, self.size, self.size).clone()
+        pictures = stripes.expand(len(shots), 3, self.size, self.size).clone()
+        share = torch.ones(len(shots), 1, self.size, self.size)
+        share[:, :, :, self.size // 2 :] = 0.0
+        return Guides(pictures, pictures, share)
 
 
 def large_shot(index, level):
@@ -179,7 +183,8 @@ def test_what_the_network_changed_is_laid_over_the_large_guide():
     pictures = [image for _, image in paint(engine, shots)]
     assert {image.shape for image in pictures} == {(2 * SIZE, 2 * SIZE, 3)}
     columns = pictures[5][:, :, 0].mean(axis=0) / 127.5 - 1.0
-    assert columns[10] == pytest.approx(0.7, abs=0.01) and columns[11] == pytest.approx(0.3, abs=0.01)
+    assert columns[10:12] == pytest.approx([0.7, 0.3], abs=0.01)
+    assert columns[20:22] == pytest.approx([0.2, -0.2], abs=0.01)  # where none of the change is to be taken
     assert guide.drawn == list(range(6))
 
 
