@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     with MediaPipeJudge(options.task) as judge:
         # 1. the picture, the sounds, the real curve
         spoken, firsts = zip(*(read_sentence(path, judge) for path in paths), strict=True)
-        still = find_in_picture(str(paths[0]), firsts[0], finder, 0, CROP)
+        still = find_in_picture(str(paths[0]), firsts[0], finder, 0, lambda points: CROP)
         write_image(out / "still.png", still.picture)
         for name, length in (("short", SHORT_SECONDS * FPS), ("long", frames)):
             write_wav(out / f"{name}.wav", repeated([s.samples for s in spoken], length * RATE // FPS))

@@ -186,6 +186,7 @@ def save_bundle(
         for name, module in parts.items():
             path = temporary / f"{name}.safetensors"
             save_file(_stored_tensors(module, dtype), path, metadata={"format": "pt", "part": name})
+            path.chmod(0o644)  # written for the owner only, but installed for everybody
             described[name] = {
                 "class_path": specs[name]["class_path"],
                 "init_args": dict(specs[name].get("init_args", {})),
