@@ -31,13 +31,18 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bf16 on a CUDA device that computes in it, fp32 elsewhere.
+    """`auto` is bf16 on a CUDA device or a processor that computes in it, fp32 elsewhere.
 
     Raises:
         TalkfaceError: unknown, or not offered by the device.
     """
     if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            # emulated bf16 is slower than fp32; torch tells of the instructions by a private name only
+            native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+            fast = device.type == "cpu" and bool(native())
         return torch.bfloat16 if fast else torch.float32
     if name not in PRECISIONS:
         raise TalkfaceError(f"precision: {name}; allowed are auto, {', '.join(PRECISIONS)}")

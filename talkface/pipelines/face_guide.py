@@ -145,9 +145,10 @@ def moved(guides: Tensor, photograph: Tensor) -> Tensor:
     Differences of a few levels are resampling; what is reached is wider than the difference by 4 % of the side.
     """
     reach = max(1, round(0.02 * guides.shape[-1]))
-    window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+    side = 2 * reach + 1
     difference = (guides - photograph).abs().amax(1, keepdim=True)
-    wide = F.avg_pool2d(F.max_pool2d(difference, **window), **window, count_include_pad=False)
+    wide = F.max_pool2d(difference, side, 1, reach)
+    wide = F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)
     return ((wide - 0.04) / 0.12).clamp(0.0, 1.0)
 
 

@@ -166,15 +166,27 @@ class FacePainter:
             )
             state.previous = latents[count - 1 : count]
             # 4. pictures
-            images = self.first_stage.decode(latents).float()
-            if guides is not None:
-                unchanged = self.first_stage.decode(guided).float()
-        if guides is None:
-            return to_uint8(images)[:count]
-        # what the network changed, without what the first stage loses, over the photograph's own detail
-        change = (images.clamp(-1, 1) - unchanged.clamp(-1, 1))[:count]
+            if guides is None:
+                return to_uint8(self.first_stage.decode(latents).float())[:count]
+            change = self._change(latents[:count], guided[:count])
         change = F.interpolate(change, size=guides.shown.shape[2:], mode="bicubic", align_corners=False)
         return to_uint8(guides.shown + guides.share * change)
+
+    def _change(self, latents: Tensor, guided: Tensor) -> Tensor:
+        """What the network changed about the guide, without what the first stage loses: (N, 3, s, s).
+
+        Decodes the masked part only, with a margin: the rest is never shown.
+        """
+        factor = self.image_size // latents.shape[-1]
+        rows, columns = np.nonzero(generation_mask(self.image_size))
+        low = [max(0, int(places.min()) // factor - 2) for places in (rows, columns)]
+        high = [min(latents.shape[-1], int(places.max()) // factor + 3) for places in (rows, columns)]
+        part = torch.cat([latents, guided])[:, :, low[0] : high[0], low[1] : high[1]]
+        made, unchanged = self.first_stage.decode(part).float().clamp(-1, 1).chunk(2)
+        change = made.new_zeros(len(latents), made.shape[1], self.image_size, self.image_size)
+        top, left = low[0] * factor, low[1] * factor
+        change[:, :, top : top + made.shape[2], left : left + made.shape[3]] = made - unchanged
+        return change
 
     def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:
         """The batch for the conditioners, all but the reference, one row per frame."""
