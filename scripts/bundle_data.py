@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -147,15 +148,15 @@ def region_weights() -> Tensor:
     return mask
 
 
-def spoken_windows(work: Path, encoder: nn.Module, clips: Tensor, frames: Tensor) -> Tensor:
-    """What a perfect speech encoder would say around each frame: (N, 2 * WINDOW + 1, D) float16.
+def spoken_windows(work: Path, encoder: Any, clips: Tensor, frames: Tensor) -> Tensor:
+    """What a perfect `encoder` (an ArticulationEncoder) would say around each frame: (N, 2 * WINDOW + 1, D) float16.
 
     The network learns on the exact articulation of the corpus and is driven by the encoder's estimate of it, so that
     a better encoder can be put in without training the network again, and its mistakes are not learned as truth.
     """
     corpus = Corpus(work / "corpus", "train")
-    columns = [ACTIONS.index(name if name in ACTIONS else f"{name}Left") for name in encoder.actions]  # type: ignore[union-attr]
-    mean, std = encoder.mean.numpy(), encoder.std.numpy()  # type: ignore[union-attr]
+    columns = [ACTIONS.index(name if name in ACTIONS else f"{name}Left") for name in encoder.actions]
+    mean, std = encoder.mean.numpy(), encoder.std.numpy()
     offsets = np.arange(-WINDOW, WINDOW + 1) / WINDOW_RATE
     windows = np.zeros((len(clips), len(offsets), len(columns)), np.float16)
     for number in range(len(corpus)):

@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check_make(words: list[str], folder: Path) -> None:
     """What the target would do; the part of `make demo` that comes after the installation is done."""
-    if shutil.which("make") is None:
+    if shutil.which("make") is None:  # the README asks for make; the rest of the tests can do without
         pytest.skip("make is not installed")
     recipe = run(["make", "--dry-run", "--always-make", *words[1:]], ROOT).replace("\\\n", " ").splitlines()
     if words[1:] == ["demo"]:

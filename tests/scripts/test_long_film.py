@@ -127,7 +127,8 @@ def test_stages_are_done_once_and_only_for_one_plan(tmp_path):
 
 
 def test_mean_distances_by_kind_leave_out_pictures_without_a_face():
-    grey = lambda level: np.full((40, 40, 3), level, np.uint8)  # noqa: E731
+    def grey(level):
+        return np.full((40, 40, 3), level, np.uint8)
 
     class Finder(KnownLandmarks):
         def find(self, image):
