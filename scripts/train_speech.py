@@ -44,7 +44,7 @@ from talkface.training.speech import (
 
 RATE, WINDOW, FRAMES = 16000, 30, 1500
 PEAK_RATE = 1.5e-3
-SOUND_FILES = (".g722", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+SOUND_FILES = (".g722", ".gsm", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 
 def frame_times(count: int) -> np.ndarray:
@@ -264,7 +264,7 @@ def train(
     label(windows, head)
     began, spent = time.monotonic(), state["spent"] if state else 0.0
     torch.manual_seed(seed)
-    init = {"actions": list(OUTPUTS)}
+    init = {"actions": list(OUTPUTS), "channels": 256, "dilations": [1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4]}
     learner = ArticulationTraining(
         ArticulationEncoder(**init), *windows.action_statistics(), teacher_dim=384, bfloat16=bfloat16
     )
@@ -287,7 +287,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = np.concatenate([random.choice(exact, half), random.choice(labelled, batch_size - half)])
-        batch = stretch(windows.draw(rows, 236, random), random.uniform(0.85, 1.17), 200)
+        batch = stretch(windows.draw(rows, 242, random), random.uniform(0.82, 1.2), 200)
         losses = learner(batch, generator)
         optimizer.zero_grad()
         losses["loss"].backward()

@@ -176,10 +176,14 @@ def augment_sound(sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     # microphone: a smooth random curve of +-6 dB, and for some a telephone band
     knots = torch.randn(count, 1, 8, generator=generator) * 3.0
     curve = F.interpolate(knots, size=frequency.shape[1], mode="linear", align_corners=True)[:, 0]
+    # for some a band is missing, so that no single formant is relied on (Park et al., "SpecAugment", 2019)
+    centre, width = uniform(200.0, 5000.0), uniform(100.0, 600.0) * (uniform(0.0, 1.0) < 0.4)
+    missing = ((frequency - centre).abs() < width).float()
     telephone = uniform(0.0, 1.0) < 0.15
     low, high = uniform(150.0, 350.0), uniform(3200.0, 7000.0)
     band = torch.sigmoid((frequency - low) / 30.0) * torch.sigmoid((high - frequency) / 100.0)
     response = 10.0 ** (curve / 20.0) * torch.where(telephone, band.clamp(min=1e-3), torch.ones(()))
+    response = response * (1.0 - 0.97 * missing)
     heard = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(room) * response, size)[:, :samples]
     chance = uniform(0.0, 1.0)
     silent = (chance < 0.06)[:, 0]
@@ -189,6 +193,10 @@ def augment_sound(sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     noise = torch.fft.rfft(torch.randn(count, size, generator=generator))
     noise = torch.fft.irfft(noise * (frequency + 50.0) ** -uniform(0.0, 1.0), size)[:, :samples]
     noise = noise / noise.square().mean(1, keepdim=True).sqrt()
+    # for some it is another talker
+    other = sound.roll(1, 0) / sound.roll(1, 0).square().mean(1, keepdim=True).clamp(min=1e-6).sqrt()
+    babble = (uniform(0.0, 1.0) < 0.2) & ~silent[:, None]  # alone it would be the speech
+    noise = torch.where(babble, 0.5 * other + 0.3 * noise, noise)
     ratio = 10.0 ** (-uniform(6.0, 50.0) / 20.0) * (chance > 0.03)  # half of the silences are digital
     heard = heard + noise * power.sqrt() * ratio
     return heard * 10.0 ** (uniform(-25.0, 5.0) / 20.0), silent

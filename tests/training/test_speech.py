@@ -1,6 +1,7 @@
 """Training of the articulation encoder: aligned augmentation, a loss that falls, runs that resume."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_the_loss_falls_and_the_exported_encoder_speaks_in_actions():
     training, batch = make_training(), tone_bursts(count=4, length=60)
     optimizer = torch.optim.Adam(training.parameters(), 5e-3)
     losses = []
-    for step in range(40):
+    for step in range(80):
         loss = training(batch, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss["loss"].backward()
@@ -98,6 +99,6 @@ def test_a_stopped_run_resumes(tmp_path):
     script.train(tmp_path, out, first["spent"] + 1.5, seed=0, head_steps=2, batch_size=2)
     second = torch.load(tmp_path / "state.pt", weights_only=True)
     assert second["step"] > first["step"] >= 1 and second["spent"] > first["spent"]
-    encoder = ArticulationEncoder(script.OUTPUTS)
+    encoder = ArticulationEncoder(**json.loads(out.with_suffix(".json").read_text())["init_args"])
     encoder.load_state_dict(load_file(out))
     assert torch.isfinite(encoder(torch.randn(1, 16000))).all()
