@@ -81,7 +81,7 @@ class GuideMaker:
         wanted = self._misheard(wanted, rng)
         source = self._guide.source(reference[None], person, found)
         canvas = torch.where(mask > 0.5, reference[None], targets)
-        drawn, _ = self._guide(source, wanted, pose, canvas)
+        drawn = self._guide(source, wanted, pose, canvas).pictures
         return torch.where(mask > 0.5, drawn, targets)
 
     def _disturbed(self, points: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:

@@ -11,12 +11,14 @@ canvas.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.head.fit import FittedHead
+from talkface.head.inside import COLOURS, GUM, light_inside, step, tooth_pattern
 from talkface.head.model import PARTS, HeadModel
 from talkface.head.raster import Fragments, rasterize_fragments
 
@@ -25,19 +27,7 @@ from talkface.head.raster import Fragments, rasterize_fragments
 _DRAWN_TOP, _DRAWN_BOTTOM, _DRAWN_BACK = 0.045, -0.150, -0.085
 _FADE_TOP, _FADE_BACK = (-0.022, -0.012), (-0.035, -0.065)
 _INSIDE = ("mouth", "upper_teeth", "lower_teeth", "tongue")
-# linear RGB of the inside under the light that makes skin of average colour look as bright as the photograph's
-_INSIDE_COLOURS = {
-    "mouth": (0.30, 0.065, 0.055),
-    "upper_teeth": (0.62, 0.57, 0.50),
-    "lower_teeth": (0.56, 0.51, 0.44),
-    "tongue": (0.50, 0.15, 0.13),
-}
-_REACH = {
-    "mouth": 0.007,
-    "upper_teeth": 0.017,
-    "lower_teeth": 0.017,
-    "tongue": 0.0085,
-}  # metres the light reaches in
+_TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
 _UPPER_EDGE, _LOWER_EDGE = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)  # landmarks along the inner lips
 _LIP_MARGIN = 0.012  # of the picture's side
 _SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
@@ -50,15 +40,33 @@ class GuideSource:
     Attributes:
         images: (B, 3, S, S) in [-1, 1]. places: (B, V, 2), where each vertex is seen, in [-1, 1] of the picture.
         light: (B, 3), linear RGB: how bright white would be in the photograph's light.
+        teeth_seen: (B, V) in [0, 1]: where teeth can be looked up in the photograph.
+        teeth_tint: (B, 3): colour of the teeth relative to the model's, in linear RGB.
+        opening: (B,) metres between the lips in the photograph.
     """
 
     fitted: FittedHead
     images: Tensor
     places: Tensor
     light: Tensor
+    teeth_seen: Tensor
+    teeth_tint: Tensor
+    opening: Tensor
 
     def __getitem__(self, rows: slice | Tensor) -> GuideSource:
-        return GuideSource(self.fitted[rows], self.images[rows], self.places[rows], self.light[rows])
+        return GuideSource(
+            self.fitted[rows],
+            *(getattr(self, name)[rows] for name in GuideSource.__annotations__ if name != "fitted"),
+        )
+
+
+class Drawing(NamedTuple):
+    """Drawn pictures (T, 3, S, S) in [-1, 1]; what the mesh covers and what of it lies inside of the mouth, each
+    (T, 1, S, S) in [0, 1]."""
+
+    pictures: Tensor
+    covered: Tensor
+    inside: Tensor
 
 
 class Guide:
@@ -85,6 +93,7 @@ class Guide:
             -self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1]
         )
         self.lips = head.landmarks[[62, 66]]
+        self.teeth = self.faces[head.part("upper_teeth", "lower_teeth")[kept]].unique()
         cheeks = head.part("skin")[kept] & (self.mean[self.faces][:, :, 1].amax(1) < -0.03)
         cheeks &= self.mean[self.faces][:, :, 2].amin(1) > -0.03
         self.skin = self.faces[cheeks].unique()
@@ -105,9 +114,10 @@ class Guide:
         Args:
             images: (B, 3, S, S) in [-1, 1]; `fitted`: their B heads, in the pixels of these pictures.
             points: (B, 68, 2) landmarks; given, lips are never looked up between the lips of an open mouth, or teeth
-                would stay painted on them.
+                would stay painted on them; and teeth that show there are the person's own from then on.
         """
-        seen = fitted.project(self._shape(fitted.identity, fitted.actions))[..., :2]
+        shaped = self._shape(fitted.identity, fitted.actions)
+        seen = fitted.project(shaped)[..., :2]
         if points is not None:
             seen = self._off_the_teeth(seen, points.to(seen), _LIP_MARGIN * images.shape[-1])
         places = seen * (2.0 / images.shape[-1]) - 1.0
@@ -117,7 +127,54 @@ class Guide:
         light = (brightness / brightness.mean(1, keepdim=True).clamp(min=1e-3)) ** 0.3
         lightness = brightness @ brightness.new_tensor([0.2126, 0.7152, 0.0722])
         light = light * (lightness / _SKIN_LIGHTNESS)[:, None] ** 0.6
-        return GuideSource(fitted, images, places, light)
+        own, tint = torch.zeros_like(places[..., 0]), torch.ones_like(light)
+        if points is not None:
+            between = self._between_the_lips(
+                seen[:, self.teeth], points.to(seen), 0.5 * _LIP_MARGIN * images.shape[-1]
+            )
+            own[:, self.teeth], tint = self._own_teeth(
+                _look_up(images, places[:, self.teeth]), between, light, lightness
+            )
+        return GuideSource(fitted, images, places, light, own, tint, self._opening(shaped))
+
+    def _opening(self, shaped: Tensor) -> Tensor:
+        lips = shaped[:, self.lip_rows]
+        return (lips[:, 0, 1] - lips[:, 1, 1]).clamp(min=0)
+
+    @staticmethod
+    def _between_the_lips(seen: Tensor, points: Tensor, margin: float) -> Tensor:
+        """(B, N) in [0, 1]: 1 for places (B, N, 2) well between the lips of `points` (B, 68, 2)."""
+        result = torch.zeros_like(seen[..., 0])
+        for number, face in enumerate(points):
+            x, y = seen[number].unbind(1)
+            below = y - _interpolate(x, face[list(_UPPER_EDGE)])
+            above = _interpolate(x, face[list(_LOWER_EDGE)]) - y
+            beside = torch.minimum(x - face[60, 0], face[64, 0] - x)
+            nearest = torch.minimum(torch.minimum(below, above), beside)
+            result[number] = step(nearest, 0.5 * margin, 1.5 * margin)
+        return result
+
+    @staticmethod
+    def _own_teeth(colours: Tensor, between: Tensor, light: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
+        """Which teeth show in a photograph, and their tint.
+
+        Args:
+            colours: (B, N, 3) linear RGB where N vertices of teeth are seen; between: (B, N), see above.
+            light: (B, 3). skin: (B,) luminance of the skin.
+
+        Returns:
+            (B, N) in [0, 1]: bright and pale enough for a tooth; (B, 3), 1 where too few show.
+        """
+        brightest, darkest = colours.amax(-1), colours.amin(-1)
+        pale = step((brightest - darkest) / brightest.clamp(min=1e-3), 0.55, 0.40)
+        seen = between * pale * step(brightest / skin.clamp(min=1e-3)[:, None], 0.35, 0.6)
+        # the brighter part of what shows: the rest lies in the shadow of the lips
+        weight = seen * (brightest >= _weighted_quantile(brightest, seen, 0.6)[:, None])
+        mean = (colours * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1e-3)
+        model = light * light.new_tensor(COLOURS["upper_teeth"])
+        tint = (mean / model.clamp(min=1e-3)).clamp(0.4, 1.6)
+        enough = step(seen.sum(1, keepdim=True), 4.0, 16.0)
+        return seen * enough, 1.0 + enough * (tint - 1.0)
 
     def _off_the_teeth(self, seen: Tensor, points: Tensor, margin: float) -> Tensor:
         """Move lips (B, V, 2) that were fitted into the open mouth back over its edge. Heads stand about upright."""
@@ -133,9 +190,7 @@ class Guide:
                 result[number, rows, 1] = torch.where(parted, bound, y)
         return result
 
-    def __call__(
-        self, source: GuideSource, actions: Tensor, pose: FittedHead, canvas: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, source: GuideSource, actions: Tensor, pose: FittedHead, canvas: Tensor) -> Drawing:
         """Draw.
 
         Args:
@@ -143,9 +198,6 @@ class Guide:
             actions: (T, 52) in [0, 1]: the wanted expression, not a change of the photograph's.
             pose: T heads or one, whose rotation, scale and translation are taken, in the pixels of the result.
             canvas: (T, 3, S, S) in [-1, 1], S as in `source`: what shows where no mesh is.
-
-        Returns:
-            pictures (T, 3, S, S) in [-1, 1]; coverage (T, 1, S, S) in [0, 1].
         """
         count, size = len(actions), canvas.shape[-1]
         shaped = self._shape(source.fitted.identity.expand(count, -1), actions)
@@ -164,42 +216,91 @@ class Guide:
         )
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
         colour, shown = _sample(source.images, seen, at[:, :2]), at[:, 2:].to(canvas)
-        # 2. the inside of the mouth from the model
-        inner = self.is_inside[seen.face].nonzero().squeeze(1)
+        # 2. the inside of the mouth from the model, but for teeth that the photograph shows
+        is_inner = self.is_inside[seen.face]
+        inner = is_inner.nonzero().squeeze(1)
         if len(inner):
-            colour[inner] = self._inside(seen.select(inner), shaped, source.light.expand(count, -1))
+            colour[inner] = self._inside(seen.select(inner), colour[inner], shaped, source)
         # 3. average down over the canvas
-        flat = canvas.new_zeros(count * (size * fine) ** 2, 4)
-        flat[seen.pixel] = torch.cat([colour.to(flat) * shown, shown], dim=1)
-        flat = flat.view(count, size * fine, size * fine, 4).permute(0, 3, 1, 2)
+        flat = canvas.new_zeros(count * (size * fine) ** 2, 5)
+        flat[seen.pixel] = torch.cat([colour.to(flat) * shown, shown, is_inner[:, None].to(flat)], dim=1)
+        flat = flat.view(count, size * fine, size * fine, 5).permute(0, 3, 1, 2)
         small = F.avg_pool2d(flat, fine)
-        covered = small[:, 3:]
-        return canvas * (1.0 - covered) + small[:, :3], covered
+        covered, inside = small[:, 3:4], small[:, 4:]
+        drawn = _soften_edge(canvas * (1.0 - covered) + small[:, :3], inside)
+        return Drawing(drawn, covered, inside)
 
-    def _inside(self, seen: Fragments, shaped: Tensor, light: Tensor) -> Tensor:
-        """Colours (Q, 3) in [-1, 1]: darker the farther behind the lips, less so the wider they part."""
+    def _inside(self, seen: Fragments, photographed: Tensor, shaped: Tensor, source: GuideSource) -> Tensor:
+        """Colours (Q, 3) in [-1, 1]: darker the farther behind the lips, less so the wider they part.
+
+        Args:
+            photographed: (Q, 3) in [-1, 1], what the photograph shows at these places.
+        """
+        count = len(shaped)
         lips = shaped[:, self.lip_rows]
-        opening = (lips[:, 0, 1] - lips[:, 1, 1]).clamp(min=0)
-        behind = lips[:, :, 2].mean(1, keepdim=True) - shaped[..., 2]
-        depth = seen.interpolate(self.faces, behind[..., None]).squeeze(1).clamp(min=0)
+        behind = (lips[:, :, 2].mean(1, keepdim=True) - shaped[..., 2])[..., None]
+        fixed = torch.cat(
+            [self.mean.expand(count, -1, -1), source.teeth_seen[..., None].expand(count, -1, -1)], 2
+        )
+        values = seen.interpolate(self.faces, torch.cat([behind, fixed], dim=2))
+        depth, place, own = values[:, 0], values[:, 1:4], values[:, 4]
+        now = self._opening(shaped)[seen.batch]
+        before = source.opening.expand(count)[seen.batch]
+        light, tint = (part.expand(count, -1)[seen.batch] for part in (source.light, source.teeth_tint))
+        result = torch.zeros_like(place)
         numbers = self.parts[seen.face]
-        table = torch.zeros(len(PARTS), 4, device=depth.device)
         for name in _INSIDE:
-            table[PARTS.index(name)] = torch.tensor([*_INSIDE_COLOURS[name], _REACH[name]])
-        albedo, reach = table[numbers][:, :3], table[numbers][:, 3]
-        wide = opening[seen.batch]
-        fall = torch.exp(-depth / (reach + 0.35 * wide)) * (0.35 + 0.65 * (wide / 0.010).clamp(max=1.0))
-        linear = albedo * light[seen.batch] * fall[:, None]
-        return linear.clamp(1e-4, 1.0) ** (1 / 2.2) * 2.0 - 1.0
+            rows = (numbers == PARTS.index(name)).nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            reached = light_inside(name, depth[rows], now[rows])
+            albedo = place.new_tensor(COLOURS[name]).expand(len(rows), -1)
+            if name.endswith("teeth"):
+                bright, gum = tooth_pattern(place[rows], name == "upper_teeth", _TOOTH_WIDTH, _TOOTH_GAP)
+                albedo = torch.lerp(
+                    albedo * tint[rows] * bright[:, None], place.new_tensor(GUM), gum[:, None]
+                )
+            drawn = albedo * light[rows] * reached[:, None]
+            if name.endswith("teeth"):
+                change = reached / light_inside(name, depth[rows], before[rows]).clamp(min=1e-3)
+                looked_up = ((photographed[rows] + 1.0) / 2.0).clamp(0, 1) ** 2.2 * change.clamp(0.4, 1.1)[
+                    :, None
+                ]
+                drawn = torch.lerp(drawn, looked_up, own[rows, None])
+            result[rows] = drawn
+        return result.clamp(1e-4, 1.0) ** (1 / 2.2) * 2.0 - 1.0
 
 
 _POSE = tuple(FittedHead.__annotations__)
+
+
+def _soften_edge(pictures: Tensor, inside: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S), a little blurred along the edge of masks (N, 1, S, S): no photograph has lips with an edge
+    that is sharp to the pixel, and slits thinner than the blur, as beside a corner of the lips, fade."""
+    size = pictures.shape[-1]
+    reach = 1 if size < 192 else 2
+    taps = pictures.new_tensor([0.25, 0.5, 0.25] if reach == 1 else [0.07, 0.24, 0.38, 0.24, 0.07])
+    side = 2 * reach + 1
+    blurred = pictures
+    for shape, padding in (((1, side), (reach, reach, 0, 0)), ((side, 1), (0, 0, reach, reach))):
+        kernel = taps.view(1, 1, *shape).expand(3, 1, -1, -1)
+        blurred = F.conv2d(F.pad(blurred, padding, mode="replicate"), kernel, groups=3)
+    edge = F.max_pool2d(inside, side, 1, reach) + F.max_pool2d(-inside, side, 1, reach)
+    return pictures + F.avg_pool2d(edge, 3, 1, 1) * (blurred - pictures)
 
 
 def _fade(values: Tensor, start: float, end: float) -> Tensor:
     """1 up to `start`, smoothly down to 0 at `end`."""
     t = ((end - values) / (end - start)).clamp(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
+
+
+def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
+    """(B,): the value below which `share` of the weight of values (B, N) lies."""
+    ordered, order = values.sort(dim=1)
+    below = weights.gather(1, order).cumsum(1)
+    place = (below < share * below[:, -1:]).sum(1, keepdim=True).clamp(max=values.shape[1] - 1)
+    return ordered.gather(1, place).squeeze(1)
 
 
 def _interpolate(x: Tensor, corners: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def crop_factor(scale: float) -> int:
     Args:
         scale: pixels of the source per pixel of a crop of the network's size (`AlignedCrop.scale`).
     """
-    return int(np.clip(round(scale + 0.2), 1, LARGEST_FACTOR))
+    return int(np.clip(round(scale + 0.2), 2, LARGEST_FACTOR))
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Guides:
         shown: what the result is laid over: behind the head each frame's own picture.
         share: (N, 1, S, S) in [0, 1], how much of the network's changes is taken: what the mesh covers; of a still
             picture only what moved, since elsewhere there is nothing to mend.
+        mouth: (N, 1, S, S) in [0, 1]: around the inside of the mouth, where the network may change colours.
     """
 
     told: Tensor
     shown: Tensor
     share: Tensor
+    mouth: Tensor
 
 
 class FaceGuide:
@@ -115,15 +117,15 @@ class FaceGuide:
         actions = self.actions([shot.time for shot in shots]).to(self._device)
         if self._still:
             pictures = self._reference.expand(len(shots), -1, -1, -1)
-            drawn, _ = self._drawer(self._source, actions, _to(self.person, self._device), pictures)
-            drawn = torch.where(self._mask, drawn, pictures)
-            return Guides(drawn, drawn, moved(drawn, self._reference))
+            drawn = self._drawer(self._source, actions, _to(self.person, self._device), pictures)
+            shown = torch.where(self._mask, drawn.pictures, pictures)
+            return Guides(shown, shown, moved(shown, self._reference), around(drawn.inside))
         pictures = to_tensor(np.stack([_crop(shot).image for shot in shots])).to(self._device)
         pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
-        drawn, covered = self._drawer(self._source, actions, _to(pose, self._device), self._reference)
-        own = drawn + (pictures - self._reference) * (1.0 - covered)
-        told, shown = (torch.where(self._mask, picture, pictures) for picture in (drawn, own))
-        return Guides(told, shown, covered * self._mask)
+        drawn = self._drawer(self._source, actions, _to(pose, self._device), self._reference)
+        own = drawn.pictures + (pictures - self._reference) * (1.0 - drawn.covered)
+        told, shown = (torch.where(self._mask, picture, pictures) for picture in (drawn.pictures, own))
+        return Guides(told, shown, drawn.covered * self._mask, around(drawn.inside))
 
     def _steadied(self, shots: Sequence[Shot]) -> np.ndarray:
         """Landmarks (N, 68, 2) in pixels of the crops: small steps are damped, large ones followed at once."""
@@ -150,6 +152,14 @@ def moved(guides: Tensor, photograph: Tensor) -> Tensor:
     wide = F.max_pool2d(difference, side, 1, reach)
     wide = F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)
     return ((wide - 0.04) / 0.12).clamp(0.0, 1.0)
+
+
+def around(inside: Tensor) -> Tensor:
+    """(N, 1, S, S) in [0, 1]: masks (N, 1, S, S) grown by 2 % of the side, with a soft edge as wide."""
+    reach = max(1, round(0.02 * inside.shape[-1]))
+    side = 2 * reach + 1
+    wide = F.max_pool2d(inside, side, 1, reach)
+    return F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)
 
 
 def _crop(shot: Shot) -> AlignedCrop:

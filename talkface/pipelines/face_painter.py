@@ -29,6 +29,7 @@ from talkface.portrait.crop import AlignedCrop
 
 UPPER_LANDMARKS = 48  # the points that are not the mouth
 NO_EMOTION = -1
+_LEAST_HUE = 0.3  # share of a change of hue that is taken where the photograph has its own colours
 
 Painted = tuple[Shot, np.ndarray | None]
 
@@ -170,7 +171,7 @@ class FacePainter:
                 return to_uint8(self.first_stage.decode(latents).float())[:count]
             change = self._change(latents[:count], guided[:count])
         change = F.interpolate(change, size=guides.shown.shape[2:], mode="bicubic", align_corners=False)
-        return to_uint8(guides.shown + guides.share * change)
+        return to_uint8(guides.shown + guides.share * keep_colours(change, guides.mouth))
 
     def _change(self, latents: Tensor, guided: Tensor) -> Tensor:
         """What the network changed about the guide, without what the first stage loses: (N, 3, s, s).
@@ -241,6 +242,16 @@ class FacePainter:
     def _crop_points(self, shot: Shot) -> np.ndarray:
         assert shot.points is not None
         return self._crop(shot).to_crop(shot.points)
+
+
+def keep_colours(change: Tensor, free: Tensor) -> Tensor:
+    """Changes (N, 3, S, S) of a picture, with less change of hue where `free` (N, 1, S, S) is below 1.
+
+    Skin and lips of the guide have the photograph's own colours; what the network knows of colours comes from other
+    people. Their light and shade it may change.
+    """
+    grey = change.mean(1, keepdim=True)
+    return grey + (_LEAST_HUE + (1.0 - _LEAST_HUE) * free) * (change - grey)
 
 
 class _State:

@@ -76,7 +76,7 @@ def test_an_encoder_without_articulation_is_refused(frames):
 
 
 def test_crops_are_as_large_as_the_photograph_allows():
-    assert [crop_factor(scale) for scale in (0.3, 1.0, 1.6, 2.4, 9.0)] == [1, 1, 2, 3, 3]
+    assert [crop_factor(scale) for scale in (0.3, 1.0, 1.6, 2.4, 9.0)] == [2, 2, 2, 3, 3]
 
 
 def test_actions_lie_over_the_resting_face(frames):

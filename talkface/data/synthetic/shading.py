@@ -8,7 +8,9 @@ are linear RGB.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from talkface.data.synthetic.atlas import FaceAtlas
 from talkface.data.synthetic.texture import Texture, step
 from talkface.data.synthetic.wear import KINDS
 from talkface.head import PARTS
+from talkface.head.inside import COLOURS, GUM, light_inside, tooth_pattern
 
 _WRAP = torch.tensor([0.30, 0.16, 0.12])
 _EYE_CENTRE = (0.0298, 0.0, 0.0)
@@ -134,12 +137,9 @@ def _shade_eye(surface: Surface, colour: Tensor, person: Person, light: Light, a
     return albedo * lit * 0.9 + glint[:, None] * light.key_colour.to(device)
 
 
-def _depth_light(surface: Surface, light: Light, reach: float) -> Tensor:
+def _depth_light(surface: Surface, light: Light, name: str) -> Tensor:
     """Light inside the mouth (P, 3)."""
-    extent = reach + 0.35 * surface.opening
-    fall = torch.exp(-surface.behind.clamp(min=0) / extent) * (
-        0.35 + 0.65 * step(surface.opening, 0.0, 0.010)
-    )
+    fall = light_inside(name, surface.behind, surface.opening)
     flat = torch.lerp(
         surface.normal, torch.tensor([0.0, 0.3, 1.0], device=fall.device).expand_as(surface.normal), 0.4
     )
@@ -147,34 +147,28 @@ def _depth_light(surface: Surface, light: Light, reach: float) -> Tensor:
 
 
 def _shade_lining(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
-    red = torch.tensor([0.30, 0.065, 0.055], device=colour.device)
-    return red * _depth_light(surface, light, 0.007)
+    return torch.tensor(COLOURS["mouth"], device=colour.device) * _depth_light(surface, light, "mouth")
 
 
 def _shade_tongue(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
-    red = torch.tensor([0.50, 0.15, 0.13], device=colour.device)
+    red = torch.tensor(COLOURS["tongue"], device=colour.device)
     grain = _pattern(atlas, "pores", surface.place[:, [0, 2]])
     wet = 0.25 * highlight(surface.normal, light, 40.0)
-    return (red * (1 + 0.10 * grain)[:, None] + wet[:, None] * 0.4) * _depth_light(surface, light, 0.0085)
+    return (red * (1 + 0.10 * grain)[:, None] + wet[:, None] * 0.4) * _depth_light(surface, light, "tongue")
 
 
-def _shade_teeth(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
+def _shade_teeth(
+    name: str, surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas
+) -> Tensor:
     numbers, device = person.numbers, colour.device
-    upper = surface.part == PARTS.index("upper_teeth")
-    # arc length along the dental arch, about 24 mm wide and 38 mm deep
-    arc = 0.022 * torch.atan2(surface.place[:, 0], (surface.place[:, 2] + 0.004).clamp(min=1e-4))
-    width = torch.where(upper, numbers["tooth_width"], numbers["tooth_width"] * 0.72)
-    phase = arc / width
-    gap = step((phase - phase.round()).abs(), 0.09, 0.0) * numbers["tooth_gap"]
-    bulge = 1 - 1.2 * (phase - phase.floor() - 0.5) ** 2
-    root = torch.where(
-        upper, step(surface.place[:, 1], -0.0625, -0.0605), step(surface.place[:, 1], -0.0785, -0.0805)
+    bright, gum = tooth_pattern(
+        surface.place, name == "upper_teeth", numbers["tooth_width"], numbers["tooth_gap"]
     )
-    white = person.teeth.to(device) * (bulge * (1 - gap))[:, None]
-    gum = torch.tensor([0.52, 0.19, 0.18], device=device)
-    albedo = torch.lerp(white, gum.expand_as(white), root[:, None])
+    shade = COLOURS[name][1] / COLOURS["upper_teeth"][1]  # the lower row stands in the lip's shadow
+    white = person.teeth.to(device) * (shade * bright)[:, None]
+    albedo = torch.lerp(white, torch.tensor(GUM, device=device).expand_as(white), gum[:, None])
     wet = 0.12 * highlight(surface.normal, light, 60.0)
-    return (albedo * 0.95 + wet[:, None]) * _depth_light(surface, light, 0.017)
+    return (albedo * 0.95 + wet[:, None]) * _depth_light(surface, light, name)
 
 
 def _pattern(atlas: FaceAtlas, name: str, place: Tensor) -> Tensor:
@@ -202,9 +196,9 @@ def _shade_body(surface: Surface, colour: Tensor, person: Person, light: Light, 
     return torch.lerp(colour, lit, step(surface.place[:, 1], collar + 0.001, collar - 0.001)[:, None])
 
 
-_SHADERS = {
-    "eye": _shade_eye, "mouth": _shade_lining, "upper_teeth": _shade_teeth, "lower_teeth": _shade_teeth,
-    "tongue": _shade_tongue, "ear": _shade_ear, "body": _shade_body,
+_SHADERS: dict[str, Callable[..., Tensor]] = {
+    "eye": _shade_eye, "mouth": _shade_lining, "tongue": _shade_tongue, "ear": _shade_ear, "body": _shade_body,
+    "upper_teeth": partial(_shade_teeth, "upper_teeth"), "lower_teeth": partial(_shade_teeth, "lower_teeth"),
 }  # fmt: skip
 
 
