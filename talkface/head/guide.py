@@ -26,7 +26,8 @@ from talkface.head.raster import Fragments, rasterize_fragments
 # upper face hides what lies behind it; and where the drawing fades out: towards the eyes and towards the ears.
 _DRAWN_TOP, _DRAWN_BOTTOM, _DRAWN_BACK = 0.045, -0.150, -0.085
 _FADE_TOP, _FADE_BACK = (-0.022, -0.012), (-0.035, -0.065)
-_INSIDE = ("mouth", "upper_teeth", "lower_teeth", "tongue")
+_TEETH = ("upper_teeth", "lower_teeth")
+_INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
 _UPPER_EDGE, _LOWER_EDGE = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)  # landmarks along the inner lips
 _LIP_MARGIN = 0.012  # of the picture's side
@@ -40,7 +41,7 @@ class GuideSource:
     Attributes:
         images: (B, 3, S, S) in [-1, 1]. places: (B, V, 2), where each vertex is seen, in [-1, 1] of the picture.
         light: (B, 3), linear RGB: how bright white would be in the photograph's light.
-        teeth_seen: (B, V) in [0, 1]: where teeth can be looked up in the photograph.
+        teeth: (B, 1, S, S) in [0, 1]: where the photograph shows teeth.
         teeth_tint: (B, 3): colour of the teeth relative to the model's, in linear RGB.
         opening: (B,) metres between the lips in the photograph.
     """
@@ -49,7 +50,7 @@ class GuideSource:
     images: Tensor
     places: Tensor
     light: Tensor
-    teeth_seen: Tensor
+    teeth: Tensor
     teeth_tint: Tensor
     opening: Tensor
 
@@ -93,7 +94,6 @@ class Guide:
             -self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1]
         )
         self.lips = head.landmarks[[62, 66]]
-        self.teeth = self.faces[head.part("upper_teeth", "lower_teeth")[kept]].unique()
         cheeks = head.part("skin")[kept] & (self.mean[self.faces][:, :, 1].amax(1) < -0.03)
         cheeks &= self.mean[self.faces][:, :, 2].amin(1) > -0.03
         self.skin = self.faces[cheeks].unique()
@@ -127,54 +127,14 @@ class Guide:
         light = (brightness / brightness.mean(1, keepdim=True).clamp(min=1e-3)) ** 0.3
         lightness = brightness @ brightness.new_tensor([0.2126, 0.7152, 0.0722])
         light = light * (lightness / _SKIN_LIGHTNESS)[:, None] ** 0.6
-        own, tint = torch.zeros_like(places[..., 0]), torch.ones_like(light)
+        teeth, tint = torch.zeros_like(images[:, :1]), torch.ones_like(light)
         if points is not None:
-            between = self._between_the_lips(
-                seen[:, self.teeth], points.to(seen), 0.5 * _LIP_MARGIN * images.shape[-1]
-            )
-            own[:, self.teeth], tint = self._own_teeth(
-                _look_up(images, places[:, self.teeth]), between, light, lightness
-            )
-        return GuideSource(fitted, images, places, light, own, tint, self._opening(shaped))
+            teeth, tint = _own_teeth(images, points.to(seen), light, lightness)
+        return GuideSource(fitted, images, places, light, teeth, tint, self._opening(shaped))
 
     def _opening(self, shaped: Tensor) -> Tensor:
         lips = shaped[:, self.lip_rows]
         return (lips[:, 0, 1] - lips[:, 1, 1]).clamp(min=0)
-
-    @staticmethod
-    def _between_the_lips(seen: Tensor, points: Tensor, margin: float) -> Tensor:
-        """(B, N) in [0, 1]: 1 for places (B, N, 2) well between the lips of `points` (B, 68, 2)."""
-        result = torch.zeros_like(seen[..., 0])
-        for number, face in enumerate(points):
-            x, y = seen[number].unbind(1)
-            below = y - _interpolate(x, face[list(_UPPER_EDGE)])
-            above = _interpolate(x, face[list(_LOWER_EDGE)]) - y
-            beside = torch.minimum(x - face[60, 0], face[64, 0] - x)
-            nearest = torch.minimum(torch.minimum(below, above), beside)
-            result[number] = step(nearest, 0.5 * margin, 1.5 * margin)
-        return result
-
-    @staticmethod
-    def _own_teeth(colours: Tensor, between: Tensor, light: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
-        """Which teeth show in a photograph, and their tint.
-
-        Args:
-            colours: (B, N, 3) linear RGB where N vertices of teeth are seen; between: (B, N), see above.
-            light: (B, 3). skin: (B,) luminance of the skin.
-
-        Returns:
-            (B, N) in [0, 1]: bright and pale enough for a tooth; (B, 3), 1 where too few show.
-        """
-        brightest, darkest = colours.amax(-1), colours.amin(-1)
-        pale = step((brightest - darkest) / brightest.clamp(min=1e-3), 0.55, 0.40)
-        seen = between * pale * step(brightest / skin.clamp(min=1e-3)[:, None], 0.35, 0.6)
-        # the brighter part of what shows: the rest lies in the shadow of the lips
-        weight = seen * (brightest >= _weighted_quantile(brightest, seen, 0.6)[:, None])
-        mean = (colours * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1e-3)
-        model = light * light.new_tensor(COLOURS["upper_teeth"])
-        tint = (mean / model.clamp(min=1e-3)).clamp(0.4, 1.6)
-        enough = step(seen.sum(1, keepdim=True), 4.0, 16.0)
-        return seen * enough, 1.0 + enough * (tint - 1.0)
 
     def _off_the_teeth(self, seen: Tensor, points: Tensor, margin: float) -> Tensor:
         """Move lips (B, V, 2) that were fitted into the open mouth back over its edge. Heads stand about upright."""
@@ -220,7 +180,7 @@ class Guide:
         is_inner = self.is_inside[seen.face]
         inner = is_inner.nonzero().squeeze(1)
         if len(inner):
-            colour[inner] = self._inside(seen.select(inner), colour[inner], shaped, source)
+            colour[inner] = self._inside(seen.select(inner), at[inner, :2], colour[inner], shaped, source)
         # 3. average down over the canvas
         flat = canvas.new_zeros(count * (size * fine) ** 2, 5)
         flat[seen.pixel] = torch.cat([colour.to(flat) * shown, shown, is_inner[:, None].to(flat)], dim=1)
@@ -230,20 +190,20 @@ class Guide:
         drawn = _soften_edge(canvas * (1.0 - covered) + small[:, :3], inside)
         return Drawing(drawn, covered, inside)
 
-    def _inside(self, seen: Fragments, photographed: Tensor, shaped: Tensor, source: GuideSource) -> Tensor:
+    def _inside(
+        self, seen: Fragments, places: Tensor, photographed: Tensor, shaped: Tensor, source: GuideSource
+    ) -> Tensor:
         """Colours (Q, 3) in [-1, 1]: darker the farther behind the lips, less so the wider they part.
 
         Args:
-            photographed: (Q, 3) in [-1, 1], what the photograph shows at these places.
+            places: (Q, 2) in [-1, 1] of the photograph. photographed: (Q, 3) in [-1, 1], what it shows there.
         """
         count = len(shaped)
         lips = shaped[:, self.lip_rows]
         behind = (lips[:, :, 2].mean(1, keepdim=True) - shaped[..., 2])[..., None]
-        fixed = torch.cat(
-            [self.mean.expand(count, -1, -1), source.teeth_seen[..., None].expand(count, -1, -1)], 2
-        )
-        values = seen.interpolate(self.faces, torch.cat([behind, fixed], dim=2))
-        depth, place, own = values[:, 0], values[:, 1:4], values[:, 4]
+        values = seen.interpolate(self.faces, torch.cat([behind, self.mean.expand(count, -1, -1)], dim=2))
+        depth, place = values[:, 0], values[:, 1:]
+        own = _sample(source.teeth, seen, places)
         now = self._opening(shaped)[seen.batch]
         before = source.opening.expand(count)[seen.batch]
         light, tint = (part.expand(count, -1)[seen.batch] for part in (source.light, source.teeth_tint))
@@ -253,21 +213,18 @@ class Guide:
             rows = (numbers == PARTS.index(name)).nonzero().squeeze(1)
             if not len(rows):
                 continue
-            reached = light_inside(name, depth[rows], now[rows])
+            reached = light_inside(name, depth[rows], now[rows])[:, None]
             albedo = place.new_tensor(COLOURS[name]).expand(len(rows), -1)
-            if name.endswith("teeth"):
-                bright, gum = tooth_pattern(place[rows], name == "upper_teeth", _TOOTH_WIDTH, _TOOTH_GAP)
-                albedo = torch.lerp(
-                    albedo * tint[rows] * bright[:, None], place.new_tensor(GUM), gum[:, None]
-                )
-            drawn = albedo * light[rows] * reached[:, None]
-            if name.endswith("teeth"):
-                change = reached / light_inside(name, depth[rows], before[rows]).clamp(min=1e-3)
-                looked_up = ((photographed[rows] + 1.0) / 2.0).clamp(0, 1) ** 2.2 * change.clamp(0.4, 1.1)[
-                    :, None
-                ]
-                drawn = torch.lerp(drawn, looked_up, own[rows, None])
-            result[rows] = drawn
+            if name not in _TEETH:
+                result[rows] = albedo * light[rows] * reached
+                continue
+            bright, gum = tooth_pattern(place[rows], name == "upper_teeth", _TOOTH_WIDTH, _TOOTH_GAP)
+            albedo = torch.lerp(albedo * tint[rows] * bright[:, None], place.new_tensor(GUM), gum[:, None])
+            shown = ((photographed[rows] + 1.0) / 2.0).clamp(0, 1) ** 2.2
+            change = reached / light_inside(name, depth[rows], before[rows])[:, None].clamp(min=1e-3)
+            result[rows] = torch.lerp(
+                albedo * light[rows] * reached, shown * change.clamp(0.4, 1.1), own[rows]
+            )
         return result.clamp(1e-4, 1.0) ** (1 / 2.2) * 2.0 - 1.0
 
 
@@ -295,12 +252,49 @@ def _fade(values: Tensor, start: float, end: float) -> Tensor:
     return t * t * (3.0 - 2.0 * t)
 
 
-def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
-    """(B,): the value below which `share` of the weight of values (B, N) lies."""
-    ordered, order = values.sort(dim=1)
-    below = weights.gather(1, order).cumsum(1)
-    place = (below < share * below[:, -1:]).sum(1, keepdim=True).clamp(max=values.shape[1] - 1)
-    return ordered.gather(1, place).squeeze(1)
+def _own_teeth(images: Tensor, points: Tensor, light: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
+    """Where photographs show teeth, and their tint.
+
+    Args:
+        images: (B, 3, S, S) in [-1, 1]. points: (B, 68, 2) landmarks.
+        light: (B, 3) linear RGB of white. skin: (B,) luminance of the skin.
+
+    Returns:
+        (B, 1, S, S) in [0, 1]: between the lips, bright and pale; (B, 3), relative to the model's teeth, 1 where too
+        few show.
+    """
+    size = images.shape[-1]
+    linear = ((images + 1.0) / 2.0).clamp(0, 1) ** 2.2
+    brightest, darkest = linear.amax(1), linear.amin(1)
+    pale = step((brightest - darkest) / brightest.clamp(min=1e-3), 0.60, 0.45)
+    bright = step(brightest / skin.clamp(min=1e-3)[:, None, None], 0.35, 0.6)
+    seen = pale * bright * _between_the_lips(points, size, 0.004 * size)
+    tints = torch.ones_like(light)
+    for number, weight in enumerate(seen):
+        found = weight > 0.5
+        share = float(weight.sum()) / size**2
+        if share > 0.0005:
+            # the brighter part of what shows: the rest lies in the shadow of the lips
+            chosen = found & (brightest[number] >= brightest[number][found].quantile(0.6))
+            model = light[number] * light.new_tensor(COLOURS["upper_teeth"])
+            tints[number] = (linear[number][:, chosen].mean(1) / model.clamp(min=1e-3)).clamp(0.4, 1.6)
+        else:
+            seen[number] = 0.0
+    return seen[:, None].to(images), tints
+
+
+def _between_the_lips(points: Tensor, size: int, margin: float) -> Tensor:
+    """(B, size, size) in [0, 1]: 1 farther than 1.5 `margin` pixels inside of the lips of `points` (B, 68, 2)."""
+    centres = torch.arange(size, device=points.device) + 0.5
+    result = []
+    for face in points:
+        upper = _interpolate(centres.to(points), face[list(_UPPER_EDGE)])
+        lower = _interpolate(centres.to(points), face[list(_LOWER_EDGE)])
+        beside = torch.minimum(centres - face[60, 0], face[64, 0] - centres)
+        below, above = centres[:, None] - upper, lower - centres[:, None]
+        nearest = torch.minimum(torch.minimum(below, above), beside)
+        result.append(step(nearest, 0.5 * margin, 1.5 * margin))
+    return torch.stack(result)
 
 
 def _interpolate(x: Tensor, corners: Tensor) -> Tensor:

@@ -88,3 +88,30 @@ def test_lips_are_not_looked_up_on_teeth(photograph, actions):
     )
     colourless = [float((p.amin(1) > 0.2).float()[:, 80:105, 48:80].sum()) for p in (kept, cured)]
     assert colourless[1] <= colourless[0]
+
+
+def test_teeth_that_the_photograph_shows_are_its_own(photograph, actions):
+    """Green teeth in the photograph are green in the animation, and white ones are white."""
+    head, fitter, guide, *_ = photograph
+    smile = actions(mouthSmile=0.6, mouthUpperUp=0.8, mouthLowerDown=0.4, jawOpen=0.12)
+    drawn = render(head, sample_person(5, head), smile, None, Scene(3, jitter=0.0, face_scale=1.0), size=SIZE)
+    picture = drawn.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    points = drawn.landmarks.float()
+    fitted = fitter(points)
+    wider = actions(jawOpen=0.3, mouthUpperUp=0.5)
+    source = guide.source(picture, fitted, points)
+    assert float(source.teeth.sum()) > 10.0
+    x, y = (int(points[0, 60:68, k].mean().round()) for k in (0, 1))
+    tinted = picture.clone()
+    tinted[:, 0, y - 6 : y + 6, x - 12 : x + 12] -= 0.12  # red down, where the teeth are
+    results = [guide(guide.source(p, fitted, points), wider, fitted, p) for p in (picture, tinted)]
+    own = [r.pictures[:, :, y - 4 : y + 8, x - 8 : x + 8] for r in results]
+    assert float((own[0] - own[1])[:, 0].mean()) > 0.02
+    assert float((own[0] - own[1])[:, 1:].abs().mean()) < 0.03
+
+
+def test_a_mouth_that_shows_no_teeth_has_none_of_its_own(photograph):
+    _, _, guide, picture, points, fitted = photograph
+    source = guide.source(picture, fitted, points)
+    assert float(source.teeth.max()) < 0.05
+    torch.testing.assert_close(source.teeth_tint, torch.ones(1, 3), atol=0.05, rtol=0)

@@ -10,7 +10,7 @@ from talkface.conditioning.frames import FramesConditioner
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.networks.vqgan import IdentityFirstStage
 from talkface.pipelines.face_guide import Guides
-from talkface.pipelines.face_painter import FacePainter, References, Sound
+from talkface.pipelines.face_painter import FacePainter, References, Sound, keep_colours
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -166,7 +166,7 @@ class Plaid:
         pictures = stripes.expand(len(shots), 3, self.size, self.size).clone()
         share = torch.ones(len(shots), 1, self.size, self.size)
         share[:, :, :, self.size // 2 :] = 0.0
-        return Guides(pictures, pictures, share)
+        return Guides(pictures, pictures, share, torch.zeros_like(share))
 
 
 def large_shot(index, level):
@@ -194,3 +194,14 @@ def test_an_unrefined_guide_is_the_result_and_no_network_is_asked():
     columns = pictures[2][:, :, 0].mean(axis=0) / 127.5 - 1.0
     assert columns[:2] == pytest.approx([0.2, -0.2], abs=0.01)
     assert engine.sampler.network.rows == []
+
+
+def test_hues_change_freely_only_around_the_inside_of_the_mouth():
+    change = torch.tensor([0.3, 0.0, -0.3]).view(1, 3, 1, 1).expand(2, 3, 4, 4) + 0.1
+    free = torch.zeros(2, 1, 4, 4)
+    free[:, :, :, 2:] = 1.0
+    kept = keep_colours(change, free)
+    assert torch.allclose(kept[..., 2:], change[..., 2:])
+    assert kept.mean(1).allclose(change.mean(1)), "light and shade are the network's"
+    spread = kept.amax(1) - kept.amin(1)
+    assert float(spread[..., :2].max()) < 0.5 * float(spread[..., 2:].min())
