@@ -194,6 +194,11 @@ class ArticulationEncoder(SpeechEncoder):
     def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
 
+    def amplified(self, features: Tensor, gain: float) -> Tensor:
+        """Features (..., D) of the actions times `gain`: what is predicted from sound is a mean over ways to say it
+        and moves less than any of them."""
+        return (gain * (features * self.std + self.mean).clamp(0.0, 1.0) - self.mean) / self.std
+
     def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
         """Features (..., D) -> facial actions (..., len(names)) in [0, 1]; names it does not predict are
         0."""

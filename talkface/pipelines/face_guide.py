@@ -66,8 +66,6 @@ class FaceGuide:
         speech: an encoder that can tell facial actions from its features (`to_actions`).
         features, feature_rate: the sound, see `face_painter.Sound`.
         still: every frame shows the reference in its own pose.
-        gain: factor of the actions of speech; what is predicted from sound is a mean over ways to say it and moves
-            less than any of them.
         device: where to draw.
 
     Raises:
@@ -83,7 +81,6 @@ class FaceGuide:
         feature_rate: float,
         *,
         still: bool,
-        gain: float = 1.0,
         device: torch.device,
     ) -> None:
         if not hasattr(speech, "to_actions"):
@@ -92,7 +89,7 @@ class FaceGuide:
                 "use --guide none, or a bundle with an ArticulationEncoder"
             )
         self._speech, self._features, self._rate = speech, features, feature_rate
-        self._still, self._gain = still, gain
+        self._still = still
         self.size = crop.size
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
@@ -110,7 +107,7 @@ class FaceGuide:
         """Facial actions (N, 52) at times in seconds."""
         wanted = interpolate_features(self._features, self._rate, torch.tensor(times, dtype=torch.float64))
         speech = self._speech.to_actions(wanted.to(self._speech.mean.device), ACTIONS).cpu().numpy()
-        return torch.from_numpy(speak_over(self._gain * speech, self.rest))
+        return torch.from_numpy(speak_over(speech, self.rest))
 
     def draw(self, shots: Sequence[Shot]) -> Guides:
         """Guides of shots that follow each other; their faces are cut at `size`."""

@@ -20,7 +20,7 @@ are sampled.
 What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
 side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
 `guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `articulation_gain`
-(of the guide's speech), `emotions` (names in the order of their ids), `timestep_spacing`, `final_alpha`.
+(factor of what the speech encoder tells the mouth to do), `emotions` (names in the order of their ids), `timestep_spacing`, `final_alpha`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from talkface import __version__
 from talkface.errors import TalkfaceError
@@ -205,9 +206,7 @@ class TalkingFacePipeline:
         notes = _notes(sound, found, face, None if film is None else reader.duration)
 
         # 2. what the sound says, once for all frames
-        with torch.inference_mode():
-            samples = torch.from_numpy(sound.samples).to(self.device)
-            features = self.speech.encode_long(samples).float().cpu()
+        features = self.hear(sound)
         window_rate = self.bundle.value("window_rate") or float(line.fps)
         animator = None
         if level != "none":
@@ -218,7 +217,6 @@ class TalkingFacePipeline:
                 features,
                 self.speech.feature_rate,
                 still=film is None,
-                gain=float(self.bundle.meta.get("articulation_gain", 1.0)),
                 device=self.device,
             )
         painter = FacePainter(
@@ -260,6 +258,24 @@ class TalkingFacePipeline:
             },
             make_frames=lambda result: paste_frames(painter, shots, crop, result),
         )
+
+    @torch.inference_mode()
+    def hear(self, sound: Audio) -> Tensor:
+        """(T, D) on the CPU: what the speech encoder says of a sound, its articulation amplified as the bundle asks."""
+        samples = torch.from_numpy(sound.samples).to(self.device)
+        return self.amplified(self.speech.encode_long(samples)).float().cpu()
+
+    def amplified(self, features: Tensor) -> Tensor:
+        """Features of the speech encoder with the bundle's `articulation_gain`."""
+        gain = float(self.bundle.meta.get("articulation_gain", 1.0))
+        if gain == 1.0:
+            return features
+        if not hasattr(self.speech, "amplified"):
+            raise TalkfaceError(
+                f"bundle {self.bundle.folder.name}: articulation_gain {gain:g} is for an ArticulationEncoder, not for "
+                f"{type(self.speech).__name__}; leave it out of bundle.json"
+            )
+        return self.speech.amplified(features, gain)
 
     def _guide_level(self, wanted: str | None) -> str:
         level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted

@@ -107,6 +107,15 @@ def test_features_go_back_to_actions():
     assert torch.allclose(actions, torch.tensor([[[0.4, 0.15, 0.15, 0.0], [0.0, 0.1, 0.1, 0.0]]]))
 
 
+def test_amplified_features_are_larger_actions():
+    encoder = ArticulationEncoder(("jawOpen", "mouthSmile"), channels=8, dilations=(1,), bands=8)
+    encoder.mean, encoder.std = torch.tensor([0.1, 0.02]), torch.tensor([0.05, 0.01])
+    actions = torch.tensor([[0.0, 0.0], [0.4, 0.1], [0.9, 0.0]])
+    louder = encoder.amplified((actions - encoder.mean) / encoder.std, 1.5)
+    back = encoder.to_actions(louder, ["jawOpen", "mouthSmile"])
+    torch.testing.assert_close(back, (1.5 * actions).clamp(max=1.0), atol=1e-5, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def tiny_wav2vec2(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
