@@ -3,7 +3,8 @@
 Each picture is driven by given actions instead of a sound: the jaw in 9 steps, smile and pucker in 5, funnel in 3,
 pressed lips. The network is told them as the features that its sound encoder would give, the guide as the actions of
 the whole lower face (or, with --over-rest, as speech is: over the expression in which the photograph rests, which
-leaves a smiling face less to do). One frame is made of each command. Judged are lip gap and MediaPipe's action scores, sharpness and
+leaves a smiling face less to do). Features are held to the range that speech reaches, since a full smile is never
+heard. One frame is made of each command. Judged are lip gap and MediaPipe's action scores, sharpness and
 teeth; made are contact sheets.
 
     python scripts/evaluate_actions.py astronaut FILE... --task face_landmarker.task --out runs/actions
@@ -12,15 +13,12 @@ teeth; made are contact sheets.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from measuring import Dictation, cell, markdown, read_face, run, save
+from measuring import cell, dictated, markdown, read_face, run, save
 
 from talkface.errors import TalkfaceError
 from talkface.experts.face_backends import MEDIAPIPE_TO_68
@@ -28,7 +26,6 @@ from talkface.experts.judges import JudgedFace, MediaPipeJudge, relative_gap
 from talkface.head.model import ACTIONS
 from talkface.media import Audio, write_image
 from talkface.metrics.commands import response, sharpness, tooth_share
-from talkface.pipelines import face_guide
 from talkface.pipelines.film_scores import mouth_squares
 
 RATE = 2.0  # commands a second: each is held longer than the network's window of sound
@@ -59,29 +56,16 @@ def as_actions(told: list[Command]) -> Array:
     return result
 
 
-@contextmanager
-def without_rest() -> Iterator[None]:
-    """Inside, guides show the commands alone, not over the expression in which the photograph rests."""
-    own = face_guide.resting_actions
-    face_guide.resting_actions = lambda fitter, fitted, points: torch.zeros_like(fitted.actions)
-    try:
-        yield
-    finally:
-        face_guide.resting_actions = own
-
-
-def obey(pipeline: Any, picture: Array, guide: str, seed: int) -> list[Array]:
+def obey(pipeline: Any, picture: Array, guide: str, options: argparse.Namespace) -> list[Array]:
     """One frame for each command."""
     told = as_actions(commands())
-    own = pipeline.speech
-    gain = float(pipeline.bundle.meta.get("articulation_gain", 1.0))
-    pipeline.speech = Dictation(own, told, RATE, gain)
-    try:
-        silence = Audio(np.zeros(round(len(told) / RATE * own.sample_rate), np.float32), own.sample_rate)
-        with pipeline(silence, image=picture, guide=guide, seed=seed, fps=RATE).frames() as frames:
-            return list(frames)
-    finally:
-        pipeline.speech = own
+    rate = pipeline.speech.sample_rate
+    silence = Audio(np.zeros(round(len(told) / RATE * rate), np.float32), rate)
+    with (
+        dictated(pipeline, told, RATE, options.limit, options.over_rest),
+        pipeline(silence, image=picture, guide=guide, seed=options.seed, fps=RATE).frames() as frames,
+    ):
+        return list(frames)
 
 
 def score(face: JudgedFace | None, action: str) -> float:
@@ -184,6 +168,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--guide", nargs="+", default=["warp", "refined"], choices=["none", "warp", "refined"])
     add("--over-rest", action="store_true", help="add the commands to the expression in which the photograph rests")
+    add("--limit", type=float, default=6.0, help="largest feature told to the network, in standard deviations; 0 = none")
     add("--sheet", nargs="+", metavar="NAME", help="pictures of the contact sheets (default: all)")
     add("--out", type=Path, default=Path("runs/actions"), help="tables, JSON and contact sheets")
     add("--seed", type=int, default=0)
@@ -208,12 +193,11 @@ def main(argv: list[str] | None = None) -> int:
             if before is None:
                 raise TalkfaceError(f"{name}: MediaPipe finds no face in this photograph; give another")
             for level in options.guide:
-                with nullcontext() if options.over_rest else without_rest():
-                    frames = obey(pipeline, picture, level, options.seed)
+                frames = obey(pipeline, picture, level, options)
                 results[level][name] = judge_frames(picture, before, frames, judge)
                 if name in (options.sheet or faces):
                     sheets[level].append(sheet_row(picture, before.points, frames))
-    save(options.out, "actions", table(results), {"bundle": options.bundle, "over_rest": options.over_rest, "levels": results})
+    save(options.out, "actions", table(results), {"bundle": options.bundle, "over_rest": options.over_rest, "limit": options.limit, "levels": results})
     for level, rows in sheets.items():
         write_image(options.out / f"actions_{level}.jpg", np.vstack([captions(rows[0].shape[1]), *rows]))
     return 0

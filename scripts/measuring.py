@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import Tensor
 from talkface.errors import TalkfaceError, require
 from talkface.experts.speech_articulation import ArticulationEncoder
 from talkface.experts.speech_base import SpeechEncoder
+from talkface.head.expression import speak_over
 from talkface.head.model import ACTIONS
 from talkface.media import open_video, read_image
 from talkface.media.output import replacing
 from talkface.metrics.interval import bootstrap_interval
+from talkface.pipelines.face_guide import FaceGuide
 
 FILMS = {".mpg", ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -53,15 +56,15 @@ class Dictation(SpeechEncoder):
 
     Args:
         encoder: the bundle's.
-        actions: (T, 52) in [0, 1], what the guide is to show over the resting face; each is held for 1 / `rate` s.
+        actions: (T, 52) in [0, 1]; each row is held for 1 / `rate` s.
         rate: Hz.
-        gain: what the pipeline multiplies actions with (`articulation_gain` of the bundle), taken back here.
+        limit: largest feature, in the encoder's standard deviations; 0 = none.
 
     Raises:
         TalkfaceError: the encoder does not tell facial actions.
     """
 
-    def __init__(self, encoder: SpeechEncoder, actions: Array, rate: float, gain: float = 1.0) -> None:
+    def __init__(self, encoder: SpeechEncoder, actions: Array, rate: float, limit: float = 0.0) -> None:
         super().__init__()
         if not isinstance(encoder, ArticulationEncoder):
             raise TalkfaceError(
@@ -69,9 +72,9 @@ class Dictation(SpeechEncoder):
                 "give a bundle with an ArticulationEncoder"
             )
         self.encoder, self.feature_rate, self.feature_dim = encoder, encoder.feature_rate, encoder.feature_dim
-        hold = round(self.feature_rate / rate)
-        held = torch.from_numpy(np.repeat(actions / gain, hold, axis=0)).float()
-        self.features = encoder.from_actions(held.to(encoder.mean), ACTIONS)
+        held = torch.from_numpy(np.repeat(actions, round(self.feature_rate / rate), axis=0)).float()
+        features = encoder.from_actions(held.to(encoder.mean), ACTIONS)
+        self.features = features.clamp(-limit, limit) if limit else features
 
     @property
     def mean(self) -> Tensor:
@@ -85,6 +88,30 @@ class Dictation(SpeechEncoder):
 
     def encode_long(self, waveform: Tensor) -> Tensor:
         return self.features
+
+
+@contextmanager
+def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest: bool) -> Iterator[None]:
+    """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
+
+    The network is told them as the features that its encoder would give for them (less the gain that films are made
+    with), at most `limit` standard deviations; the guide shows them as they are, or added to the expression in which
+    the photograph rests, as speech is.
+    """
+    gain = float(pipeline.bundle.meta.get("articulation_gain", 1.0))
+
+    def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:
+        wanted = actions[(np.asarray(times) * rate).astype(int)]
+        return torch.from_numpy(speak_over(wanted, guide.rest) if over_rest else wanted)
+
+    speech, own = pipeline.speech, FaceGuide.actions
+    pipeline.speech = Dictation(speech, actions / gain, rate, limit)
+    FaceGuide.actions = show  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        pipeline.speech = speech
+        FaceGuide.actions = own  # type: ignore[method-assign]
 
 
 def cell(value: Any, form: str = "{:.3f}") -> str:
