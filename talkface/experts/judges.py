@@ -20,6 +20,14 @@ from talkface.errors import TalkfaceError, require
 INNER_UPPER_LIP, INNER_LOWER_LIP, FOREHEAD, CHIN = 13, 14, 10, 152
 
 
+@dataclass(frozen=True)
+class JudgedFace:
+    """points: (478, 2) pixels; scores: how strong each facial action looks, 0 to 1, by MediaPipe's (ARKit's) name."""
+
+    points: np.ndarray
+    scores: dict[str, float]
+
+
 @dataclass
 class LipCurve:
     """gap: (T,) inner lip distance over face height, nan where no face was found; missing: those frames."""
@@ -51,7 +59,7 @@ class MediaPipeJudge:
         base = require("mediapipe.tasks.python", extra="faces").BaseOptions(model_asset_path=str(task))
         try:
             self._landmarker = vision.FaceLandmarker.create_from_options(
-                vision.FaceLandmarkerOptions(base_options=base, num_faces=4)
+                vision.FaceLandmarkerOptions(base_options=base, num_faces=4, output_face_blendshapes=True)
             )
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -60,6 +68,11 @@ class MediaPipeJudge:
 
     def landmarks(self, frame: np.ndarray) -> np.ndarray | None:
         """uint8 (H, W, 3) RGB -> (478, 2) pixels of the largest face, or None without a face."""
+        face = self.face(frame)
+        return None if face is None else face.points
+
+    def face(self, frame: np.ndarray) -> JudgedFace | None:
+        """uint8 (H, W, 3) RGB -> the largest face, or None without a face."""
         height, width = frame.shape[:2]
         scale = self.min_side / min(height, width)
         picture = frame
@@ -68,11 +81,15 @@ class MediaPipeJudge:
             picture = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
         picture = np.ascontiguousarray(picture)
         image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=picture)
+        found = self._landmarker.detect(image)
         faces = [
-            np.array([(point.x * width, point.y * height) for point in face])
-            for face in self._landmarker.detect(image).face_landmarks
+            JudgedFace(
+                np.array([(point.x * width, point.y * height) for point in points]),
+                {score.category_name: float(score.score) for score in scores},
+            )
+            for points, scores in zip(found.face_landmarks, found.face_blendshapes, strict=True)
         ]
-        return max(faces, key=lambda points: float(np.prod(np.ptp(points, axis=0))), default=None)
+        return max(faces, key=lambda face: float(np.prod(np.ptp(face.points, axis=0))), default=None)
 
     def curve(self, frames: Iterable[np.ndarray]) -> LipCurve:
         """Lip gap of a film: distance of points 13 and 14 over that of 10 (forehead) and 152 (chin)."""

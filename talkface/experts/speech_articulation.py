@@ -210,3 +210,15 @@ class ArticulationEncoder(SpeechEncoder):
             found = next((n for n in (name, base) if n in self.actions), None)
             columns.append(zero if found is None else values[..., self.actions.index(found)])
         return torch.stack(columns, dim=-1)
+
+    def from_actions(self, actions: Tensor, names: Sequence[str]) -> Tensor:
+        """Facial actions (..., len(names)) in [0, 1] -> the features (..., D) that say them; inverse of `to_actions`.
+
+        Both sides of an action are one here: the mean of those given. Actions that are not given are 0; given ones that
+        it does not predict are left out.
+        """
+        columns = []
+        for own in self.actions:
+            numbers = [k for k, name in enumerate(names) if own in (name, name.removesuffix("Left").removesuffix("Right"))]
+            columns.append(actions[..., numbers].mean(-1) if numbers else torch.zeros_like(actions[..., 0]))
+        return (torch.stack(columns, dim=-1) - self.mean) / self.std

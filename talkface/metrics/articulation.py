@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 Array = np.ndarray
+BILABIALS = frozenset({"P", "B", "M"})
+OPEN_VOWELS = frozenset({"AA", "AE", "AH", "AO", "AW", "AY", "EH", "EY", "OW", "OY"})
+"""ARPAbet vowels for which the jaw opens; not schwa (AX)."""
 
 
 def lip_gap(landmarks: Array) -> Array:
@@ -111,6 +114,43 @@ def bilabial_closure(
         counted += len(frames) > 0
         closed += bool((frames <= level).any())
     return closed, counted
+
+
+def phone_gaps(
+    curve: Array, phones: Sequence[tuple[str, float, float]], fps: float
+) -> tuple[list[float], list[float]]:
+    """How far the lips part in what must close them and in what must open them.
+
+    Args:
+        curve: (T,) lip gap, nan where no face was found; frame k shows the time (k + 0.5) / fps.
+        phones: (ARPAbet symbol, start, end) in seconds; a stress digit may follow a vowel.
+
+    Returns:
+        The smallest gap of each /p/, /b/, /m/ and the largest of each open vowel (`OPEN_VOWELS`), within the phone and
+        one frame on each side, in order. Phones without a judged frame are left out.
+    """
+    times = (np.arange(len(curve)) + 0.5) / fps
+    closed: list[float] = []
+    opened: list[float] = []
+    for symbol, start, end in phones:
+        name = symbol.rstrip("0123456789").upper()
+        if name not in BILABIALS and name not in OPEN_VOWELS:
+            continue
+        seen = curve[(times >= start - 1 / fps) & (times <= end + 1 / fps)]
+        seen = seen[np.isfinite(seen)]
+        if len(seen) and name in BILABIALS:
+            closed.append(float(seen.min()))
+        elif len(seen):
+            opened.append(float(seen.max()))
+    return closed, opened
+
+
+def closure_ratio(closed: Sequence[float], opened: Sequence[float]) -> float:
+    """Mean gap of open vowels over that of /p/, /b/, /m/; nan without either, infinite if all of these close fully."""
+    if not len(closed) or not len(opened):
+        return float("nan")
+    below = float(np.mean(closed))
+    return float(np.mean(opened)) / below if below > 0 else float("inf")
 
 
 def loudness(samples: Array, sample_rate: int, times: Array, width: float = 0.04) -> Array:

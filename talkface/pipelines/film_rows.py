@@ -6,7 +6,7 @@ Corpora are handed in opened (`talkface.data.base.Corpus`), pipelines built.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,12 @@ def make_row(
     if row == "real":
         return clip.frames
     if row in ("first_stage", "still"):
-        return np.stack(list(_without_sampling(row, clip, pipeline)))
+        size = pipeline.image_size
+        crops = [
+            AlignedCrop.from_landmarks(frame, points, size)
+            for frame, points in zip(clip.frames, clip.landmarks, strict=True)
+        ]
+        return np.stack(list(without_sampling(row, clip.frames, crops, pipeline)))
     length = round(len(clip.frames) / clip.fps * clip.sample_rate)
     samples = {"shuffled": other_sound, "silence": np.zeros(length, np.float32)}.get(row, clip.samples)
     # as long as the film, or the pipeline would make another number of frames
@@ -84,14 +89,18 @@ def make_row(
             return np.stack(list(frames))
 
 
-def _without_sampling(row: str, clip: RealClip, pipeline: Any) -> Iterator[np.ndarray]:
-    """Lower faces from the autoencoder, or from the first frame, pasted as the pipeline pastes."""
-    size = pipeline.image_size
-    mask = blend_mask(size)
-    first = AlignedCrop.from_landmarks(clip.frames[0], clip.landmarks[0], size)
-    for frame, points in zip(clip.frames, clip.landmarks, strict=True):
-        crop = AlignedCrop.from_landmarks(frame, points, size)
-        face = first.image
+def without_sampling(
+    row: str, frames: Iterable[np.ndarray], crops: Sequence[AlignedCrop], pipeline: Any
+) -> Iterator[np.ndarray]:
+    """Lower faces from the autoencoder, or from the first frame, pasted as the pipeline pastes.
+
+    Args:
+        row: "first_stage" or "still".
+        frames: uint8 (H, W, 3), and what was cut from each at the size that the bundle paints.
+    """
+    mask = blend_mask(pipeline.image_size)
+    for frame, crop in zip(frames, crops, strict=True):
+        face = crops[0].image
         if row == "first_stage":
             with torch.inference_mode():
                 stage = pipeline.first_stage

@@ -101,27 +101,32 @@ def score_film(
         crop_size: side of the aligned crop in which flicker is measured.
     """
     squares = mouth_squares(clip.landmarks, *clip.frames.shape[1:3])
-    a, b = cut(made, squares), cut(clip.frames, squares)
     real_gap, made_gap = lip_gap(clip.landmarks), lip_gap(tracked)
     value, lag = correlation(real_gap, made_gap)
     scores = {
-        "psnr": float(psnr(_one_picture(a), _one_picture(b))),
-        "ssim": float(ssim(a, b).mean()),
+        **mouth_scores(made, clip.frames, squares, perceptual),
         "correlation": value,
         "lag": float(lag),
         "amplitude": amplitude_ratio(real_gap, made_gap),
         "flicker": flicker(aligned(made, clip.landmarks, crop_size), cheeks(crop_size)),
     }
+    if clip.bilabials:
+        # The level is that of the exact landmarks; what the finder misses shows in the row of the real film.
+        closed, counted = bilabial_closure(made_gap, clip.bilabials, clip.fps, closed_level(real_gap))
+        scores["closed"] = closed / counted if counted else float("nan")
+    return scores
+
+
+def mouth_scores(made: Array, real: Array, squares: Array, perceptual: Perceptual | None) -> dict[str, float]:
+    """PSNR, SSIM and, with an expert, LPIPS of the squares (T, 4) of two films uint8 (T, H, W, 3)."""
+    a, b = cut(made, squares), cut(real, squares)
+    scores = {"psnr": float(psnr(_one_picture(a), _one_picture(b))), "ssim": float(ssim(a, b).mean())}
     if perceptual is not None:
         with torch.inference_mode():
             parts = [
                 region_lpips(perceptual, x, y) for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True)
             ]
         scores["lpips"] = float(torch.cat(parts).mean())
-    if clip.bilabials:
-        # The level is that of the exact landmarks; what the finder misses shows in the row of the real film.
-        closed, counted = bilabial_closure(made_gap, clip.bilabials, clip.fps, closed_level(real_gap))
-        scores["closed"] = closed / counted if counted else float("nan")
     return scores
 
 

@@ -1,0 +1,166 @@
+"""What the measuring scripts share: finding films and pictures, dictating facial actions, tables, errors."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talkface.errors import TalkfaceError, require
+from talkface.experts.speech_articulation import ArticulationEncoder
+from talkface.experts.speech_base import SpeechEncoder
+from talkface.head.expression import speak_over
+from talkface.head.model import ACTIONS
+from talkface.media import open_video, read_image
+from talkface.media.output import replacing
+from talkface.metrics.interval import bootstrap_interval
+from talkface.pipelines.face_guide import FaceGuide
+
+FILMS = {".mpg", ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+Array = np.ndarray
+
+
+def files_in(folder: Path, suffixes: set[str], option: str, least: int = 1) -> list[Path]:
+    """The files of a folder with these suffixes, sorted. Raises: TalkfaceError: no folder, or too few files."""
+    if not folder.is_dir():
+        raise TalkfaceError(f"{option}: {folder} is not a folder; give a folder of {', '.join(sorted(suffixes))}")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if len(paths) < least:
+        raise TalkfaceError(
+            f"{option}: {folder} holds {len(paths)} files of {', '.join(sorted(suffixes))}; at least {least} needed"
+        )
+    return paths
+
+
+def read_face(name: str) -> tuple[str, Array]:
+    """(short name, uint8 picture) of a picture file, the first frame of a film, or `astronaut` (public domain)."""
+    if name == "astronaut":
+        return name, require("skimage.data", extra="demo").astronaut()
+    path = Path(name)
+    if path.suffix.lower() in FILMS:
+        return path.stem, next(iter(open_video(path)))
+    return path.stem, read_image(path)
+
+
+class Dictation(SpeechEncoder):
+    """Stands in for a bundle's encoder and says given actions, whatever the sound.
+
+    Args:
+        encoder: the bundle's.
+        actions: (T, 52) in [0, 1]; each row is held for 1 / `rate` s.
+        rate: Hz.
+        limit: largest feature, in the encoder's standard deviations; 0 = none.
+
+    Raises:
+        TalkfaceError: the encoder does not tell facial actions.
+    """
+
+    def __init__(self, encoder: SpeechEncoder, actions: Array, rate: float, limit: float = 0.0) -> None:
+        super().__init__()
+        if not isinstance(encoder, ArticulationEncoder):
+            raise TalkfaceError(
+                f"--bundle: its sound encoder ({type(encoder).__name__}) does not tell facial actions; "
+                "give a bundle with an ArticulationEncoder"
+            )
+        self.encoder, self.feature_rate, self.feature_dim = encoder, encoder.feature_rate, encoder.feature_dim
+        held = torch.from_numpy(np.repeat(actions, round(self.feature_rate / rate), axis=0)).float()
+        features = encoder.from_actions(held.to(encoder.mean), ACTIONS)
+        self.features = features.clamp(-limit, limit) if limit else features
+
+    @property
+    def mean(self) -> Tensor:
+        return self.encoder.mean
+
+    def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
+        return self.encoder.to_actions(features, names)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.features[None].expand(len(waveform), -1, -1)
+
+    def encode_long(self, waveform: Tensor) -> Tensor:
+        return self.features
+
+
+@contextmanager
+def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest: bool) -> Iterator[None]:
+    """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
+
+    The network is told them as the features that its encoder would give for them (less the gain that films are made
+    with), at most `limit` standard deviations; the guide shows them as they are, or added to the expression in which
+    the photograph rests, as speech is.
+    """
+    gain = float(pipeline.bundle.meta.get("articulation_gain", 1.0))
+
+    def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:
+        wanted = actions[(np.asarray(times) * rate).astype(int)]
+        return torch.from_numpy(speak_over(wanted, guide.rest) if over_rest else wanted)
+
+    speech, own = pipeline.speech, FaceGuide.actions
+    pipeline.speech = Dictation(speech, actions / gain, rate, limit)
+    FaceGuide.actions = show  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        pipeline.speech = speech
+        FaceGuide.actions = own  # type: ignore[method-assign]
+
+
+def cell(value: Any, form: str = "{:.3f}") -> str:
+    """A number as a cell of a table; a dash where there is none."""
+    if isinstance(value, str):
+        return value
+    known = value is not None and math.isfinite(value)
+    return form.format(value) if known else "∞" if value == math.inf else "–"
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def mean_cell(values: Sequence[float], form: str = "{:.3f}") -> str:
+    """Mean and 95 % bootstrap interval of one number per clip; nan is left out."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if not known or not np.isfinite(known).all():
+        return cell(float(np.mean(known)) if known else None)
+    low, high = bootstrap_interval(known)
+    return f"{form.format(np.mean(known))} [{form.format(low)}, {form.format(high)}]"
+
+
+def tidy(value: Any) -> Any:
+    """Ready for JSON: arrays become lists, numbers are rounded, nan and infinity become null."""
+    if isinstance(value, dict):
+        return {key: tidy(x) for key, x in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [tidy(x) for x in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 5) if math.isfinite(value) else None
+    return value if isinstance(value, int | str | bool | type(None)) else str(value)
+
+
+def save(out: Path, name: str, text: str, results: dict[str, Any]) -> None:
+    """Print a table and keep it, and everything it was made from, as NAME.md and NAME.json in the folder `out`."""
+    print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix, content in ((".md", text + "\n"), (".json", json.dumps(tidy(results), indent=1))):
+        with replacing(out / f"{name}{suffix}") as temporary:
+            temporary.write_text(content)
+
+
+def run(name: str, main: Callable[[], int]) -> None:
+    """End the program: a user's mistake is one line and exit code 2."""
+    try:
+        sys.exit(main())
+    except TalkfaceError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
