@@ -158,8 +158,8 @@ def moved(guides: Tensor, photograph: Tensor) -> Tensor:
 def light_change(drawn: Tensor, pictures: Tensor, weight: Tensor, cells: int = 32) -> Tensor:
     """(N, 3, S, S): how much brighter, or otherwise coloured, the skin of pictures has become than it is drawn.
 
-    Compared where `weight` (N, 1, S, S) is above 0, smoothed, and carried on into what is not compared: a head that turns
-    keeps its place in the light, the reference's skin does not.
+    Compared where `weight` (N, 1, S, S) is above 0, smoothed, and carried on into what is not compared: when a head
+    turns, the light stays where it is, but the reference's skin takes its own along.
     """
     size = drawn.shape[-1]
     step = size // cells

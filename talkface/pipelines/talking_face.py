@@ -20,7 +20,8 @@ are sampled.
 What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
 side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
 `guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `articulation_gain`
-(factor of what the speech encoder tells the mouth to do), `emotions` (names in the order of their ids), `timestep_spacing`, `final_alpha`.
+(factor of what the speech encoder tells the mouth to do), `emotions` (names in the order of their ids),
+`timestep_spacing`, `final_alpha`.
 """
 
 from __future__ import annotations
