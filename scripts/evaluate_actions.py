@@ -50,9 +50,13 @@ def as_actions(told: list[Command]) -> Array:
     """(N, 52); an action without a side is of both."""
     result = np.zeros((len(told), len(ACTIONS)), np.float32)
     for row, (name, amount) in zip(result, told, strict=True):
-        row[[k for k, action in enumerate(ACTIONS) if action.removesuffix("Left").removesuffix("Right") == name]] = (
-            amount
-        )
+        row[
+            [
+                k
+                for k, action in enumerate(ACTIONS)
+                if action.removesuffix("Left").removesuffix("Right") == name
+            ]
+        ] = amount
     return result
 
 
@@ -83,7 +87,9 @@ def teeth(picture: Array, face: JudgedFace | None) -> float:
     return tooth_share(picture, face.points[list(MEDIAPIPE_TO_68)][OUTER_LIPS], face.points[list(CHEEKS)])
 
 
-def judge_frames(picture: Array, before: JudgedFace, frames: list[Array], judge: MediaPipeJudge) -> dict[str, Any]:
+def judge_frames(
+    picture: Array, before: JudgedFace, frames: list[Array], judge: MediaPipeJudge
+) -> dict[str, Any]:
     """All numbers of one picture. `before`: what the judge sees in the photograph."""
     told = commands()
     seen = [judge.face(frame) for frame in frames]
@@ -98,7 +104,9 @@ def judge_frames(picture: Array, before: JudgedFace, frames: list[Array], judge:
             result["gap correlation"], result["gap change"] = response(amounts, gaps[rows])
         result[f"{action} scores"] = values
     box = mouth_squares(before.points[list(MEDIAPIPE_TO_68)][None], *picture.shape[:2])[0]
-    result["sharpness"] = float(np.mean([sharpness(frame, box) for frame in frames]) / sharpness(picture, box))
+    result["sharpness"] = float(
+        np.mean([sharpness(frame, box) for frame in frames]) / sharpness(picture, box)
+    )
     result["gaps"] = gaps
     closed = told.index(("mouthPress", CLOSED))
     result["teeth of the photograph"] = teeth(picture, before)
@@ -130,7 +138,9 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
             rows.append([level, name, *(cell(numbers[key]) for key in COLUMNS), found])
         means = [np.nanmean([numbers[key] for numbers in pictures.values()]) for key in COLUMNS]
         counts = [sum(numbers[key] for numbers in pictures.values()) for key in ("found", "frames")]
-        rows.append([f"**{level}**", "**mean**", *(f"**{x:.3f}**" for x in means), f"{counts[0]}/{counts[1]}"])
+        rows.append(
+            [f"**{level}**", "**mean**", *(f"**{x:.3f}**" for x in means), f"{counts[0]}/{counts[1]}"]
+        )
     return markdown(["guide", "picture", *COLUMNS.values(), "face found"], rows)
 
 
@@ -143,13 +153,17 @@ def face_tile(picture: Array, points: Array) -> Array:
     matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     white = (255, 255, 255)
-    return cv2.warpAffine(picture, matrix, (TILE, TILE), flags=way, borderMode=cv2.BORDER_CONSTANT, borderValue=white)
+    return cv2.warpAffine(
+        picture, matrix, (TILE, TILE), flags=way, borderMode=cv2.BORDER_CONSTANT, borderValue=white
+    )
 
 
 def sheet_row(picture: Array, points: Array, frames: list[Array]) -> Array:
     """The photograph and the frames of `SHOWN`."""
     told = commands()
-    return np.hstack([face_tile(x, points) for x in (picture, *(frames[told.index(c)] for c in SHOWN.values()))])
+    return np.hstack(
+        [face_tile(x, points) for x in (picture, *(frames[told.index(c)] for c in SHOWN.values()))]
+    )
 
 
 def captions(width: int) -> Array:
@@ -167,8 +181,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--guide", nargs="+", default=["warp", "refined"], choices=["none", "warp", "refined"])
-    add("--over-rest", action="store_true", help="add the commands to the expression in which the photograph rests")
-    add("--limit", type=float, default=6.0, help="largest feature told to the network, in standard deviations; 0 = none")
+    add(
+        "--over-rest",
+        action="store_true",
+        help="add the commands to the expression in which the photograph rests",
+    )
+    add(
+        "--limit",
+        type=float,
+        default=6.0,
+        help="largest feature told to the network, in standard deviations; 0 = none",
+    )
     add("--sheet", nargs="+", metavar="NAME", help="pictures of the contact sheets (default: all)")
     add("--out", type=Path, default=Path("runs/actions"), help="tables, JSON and contact sheets")
     add("--seed", type=int, default=0)
@@ -197,7 +220,12 @@ def main(argv: list[str] | None = None) -> int:
                 results[level][name] = judge_frames(picture, before, frames, judge)
                 if name in (options.sheet or faces):
                     sheets[level].append(sheet_row(picture, before.points, frames))
-    save(options.out, "actions", table(results), {"bundle": options.bundle, "over_rest": options.over_rest, "limit": options.limit, "levels": results})
+    save(
+        options.out,
+        "actions",
+        table(results),
+        {"bundle": options.bundle, "over_rest": options.over_rest, "limit": options.limit, "levels": results},
+    )
     for level, rows in sheets.items():
         write_image(options.out / f"actions_{level}.jpg", np.vstack([captions(rows[0].shape[1]), *rows]))
     return 0

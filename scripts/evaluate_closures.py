@@ -80,10 +80,20 @@ def table(rows: dict[str, Gaps]) -> str:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--films", type=Path, required=True, help="folder of GRID films, or of films with NAME.txt beside each")
+    add(
+        "--films",
+        type=Path,
+        required=True,
+        help="folder of GRID films, or of films with NAME.txt beside each",
+    )
     add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
     add("--bundle", default="default", help="bundle name or folder (default: default)")
-    add("--guide", nargs="+", choices=["none", "warp", "refined"], help="levels to be judged (default: the bundle's)")
+    add(
+        "--guide",
+        nargs="+",
+        choices=["none", "warp", "refined"],
+        help="levels to be judged (default: the bundle's)",
+    )
     add("--sentences", type=int, default=6, metavar="N", help="synthetic ones; 0 for none (default: 6)")
     add("--out", type=Path, default=Path("runs/closures"))
     add("--seed", type=int, default=0)
@@ -105,7 +115,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = {"real": Gaps()}
     with MediaPipeJudge(options.task) as judge:
 
-        def judged(row: str, name: str, phones: Sequence[Phone], fps: float, sound: Audio, **call: Any) -> None:
+        def judged(
+            row: str, name: str, phones: Sequence[Phone], fps: float, sound: Audio, **call: Any
+        ) -> None:
             with pipeline(sound, seed=options.seed, **call).frames() as frames:
                 rows.setdefault(row, Gaps()).add(name, judge.curve(frames).gap, phones, fps)
             print(f"{row}: {name}", file=sys.stderr)

@@ -73,7 +73,9 @@ def read_film(path: Path, judge: MediaPipeJudge, pipeline: Any, max_frames: int)
     found = list(follow_face(frames, pipeline.finder, 0, pipeline.image_size))
     crops = [crop for _, _, crop in found if crop is not None]
     if any(points is None for points in seen) or len(crops) < len(frames):
-        raise TalkfaceError(f"{path}: the face is not seen in every frame; give films of a face from the front")
+        raise TalkfaceError(
+            f"{path}: the face is not seen in every frame; give films of a face from the front"
+        )
     points = np.stack([x for x in seen if x is not None])
     return Film(
         path,
@@ -186,7 +188,11 @@ def table(results: dict[str, list[dict[str, Any]]], columns: dict[str, tuple[str
         for key in present:
             values = [clip.get(key, float("nan")) for clip in clips]
             known = [x for x in values if not np.isnan(x)]
-            cells.append(str(max(known)) if "outside" in key and "flicker" not in key and known else mean_cell(values, columns[key][1]))
+            cells.append(
+                str(max(known))
+                if "outside" in key and "flicker" not in key and known
+                else mean_cell(values, columns[key][1])
+            )
         lines.append([row, *cells])
     return markdown(["film", *(columns[key][0] for key in present)], lines)
 
@@ -203,7 +209,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--no-lpips", action="store_true")
     add("--clips", type=int, help="only the first N films")
     add("--max-frames", type=int, default=1000)
-    add("--out", type=Path, default=Path("runs/dubbing"), help="tables, results.json and the films that were made")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/dubbing"),
+        help="tables, results.json and the films that were made",
+    )
     add("--seed", type=int, default=0)
     add("--device", default="auto")
     add("--precision", default="auto")
@@ -236,7 +247,9 @@ def main(argv: list[str] | None = None) -> int:
                 if row not in ("still", "first stage"):
                     numbers |= measure_still(row, film, pipelines[name], options.seed)
                 results[row].append({"film": path.stem, **numbers})
-                with VideoWriter(options.out / f"{path.stem}_{row.replace(' ', '_')}.mp4", film.fps) as writer:
+                with VideoWriter(
+                    options.out / f"{path.stem}_{row.replace(' ', '_')}.mp4", film.fps
+                ) as writer:
                     for frame in made:
                         writer.write(frame)
                 print(f"{path.stem}: {row}", file=sys.stderr)

@@ -32,7 +32,9 @@ Array = np.ndarray
 def files_in(folder: Path, suffixes: set[str], option: str, least: int = 1) -> list[Path]:
     """The files of a folder with these suffixes, sorted. Raises: TalkfaceError: no folder, or too few files."""
     if not folder.is_dir():
-        raise TalkfaceError(f"{option}: {folder} is not a folder; give a folder of {', '.join(sorted(suffixes))}")
+        raise TalkfaceError(
+            f"{option}: {folder} is not a folder; give a folder of {', '.join(sorted(suffixes))}"
+        )
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if len(paths) < least:
         raise TalkfaceError(
@@ -80,6 +82,9 @@ class Dictation(SpeechEncoder):
     def mean(self) -> Tensor:
         return self.encoder.mean
 
+    def amplified(self, features: Tensor, gain: float) -> Tensor:
+        return features  # commands are exact
+
     def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
         return self.encoder.to_actions(features, names)
 
@@ -94,18 +99,16 @@ class Dictation(SpeechEncoder):
 def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest: bool) -> Iterator[None]:
     """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
 
-    The network is told them as the features that its encoder would give for them (less the gain that films are made
-    with), at most `limit` standard deviations; the guide shows them as they are, or added to the expression in which
+    The network is told them as the features that its encoder would give for them, at most `limit` standard deviations; the guide shows them as they are, or added to the expression in which
     the photograph rests, as speech is.
     """
-    gain = float(pipeline.bundle.meta.get("articulation_gain", 1.0))
 
     def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:
         wanted = actions[(np.asarray(times) * rate).astype(int)]
         return torch.from_numpy(speak_over(wanted, guide.rest) if over_rest else wanted)
 
     speech, own = pipeline.speech, FaceGuide.actions
-    pipeline.speech = Dictation(speech, actions / gain, rate, limit)
+    pipeline.speech = Dictation(speech, actions, rate, limit)
     FaceGuide.actions = show  # type: ignore[method-assign]
     try:
         yield
