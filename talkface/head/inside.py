@@ -49,4 +49,5 @@ def tooth_pattern(place: Tensor, upper: bool, width: float, gap: float) -> tuple
     phase = arc / (width if upper else 0.72 * width)
     between = step((phase - phase.round()).abs(), 0.09, 0.0) * gap
     bulge = 1.0 - 1.2 * (phase - phase.floor() - 0.5) ** 2
-    return bulge * (1.0 - between), step(place[:, 1], *_ROOT[upper])
+    cheek = 1.0 - 0.75 * step(arc.abs(), 0.016, 0.026)  # back teeth stand in the shadow of the cheeks
+    return bulge * (1.0 - between) * cheek, step(place[:, 1], *_ROOT[upper])
