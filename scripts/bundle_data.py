@@ -53,7 +53,7 @@ class Crops(IterableDataset[dict[str, Tensor]]):
 
 
 class Latents(Dataset[dict[str, Tensor]]):
-    """Training pairs whose pictures were encoded beforehand; kept in memory as float16."""
+    """Training pairs whose pictures were encoded beforehand; kept in memory as float16, pixels as bytes."""
 
     def __init__(self, stored: dict[str, Tensor]) -> None:
         self.stored = stored
@@ -63,7 +63,12 @@ class Latents(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         item = {name: values[index] for name, values in self.stored.items()}
-        return {name: value.float() if value.is_floating_point() else value for name, value in item.items()}
+        for name, value in item.items():
+            if value.is_floating_point():
+                item[name] = value.float()
+            elif value.dtype == torch.uint8:
+                item[name] = value.float() / 127.5 - 1.0
+        return item
 
 
 def picture_sources(work: Path, folders: list[str]) -> list[tuple[float, list[np.ndarray]]]:
@@ -136,6 +141,24 @@ def encoded_pairs(work: Path, stage: nn.Module, device: str) -> dict[str, Tensor
     stored |= {name: torch.cat(values) for name, values in columns.items()}
     torch.save(stored, path)
     return stored
+
+
+def masked_window() -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what the network paints, on the grid of the latents: what the pipeline decodes."""
+    rows, columns = np.nonzero(generation_mask(IMAGE_SIZE))
+    left, top = (4 * (int(places.min()) // 4) for places in (columns, rows))
+    right, bottom = (min(IMAGE_SIZE, 4 * (int(places.max()) // 4 + 1)) for places in (columns, rows))
+    return left, top, right, bottom
+
+
+def window_pixels(work: Path, window: tuple[int, int, int, int]) -> dict[str, Tensor]:
+    """Targets and guides as pixels, `<name>_pixels` uint8 (N, 3, h, w): a window of the pairs."""
+    left, top, right, bottom = window
+    pictures = {name: np.load(work / "pairs" / f"{name}.npy", mmap_mode="r") for name in ("target", "guide")}
+    return {
+        f"{name}_pixels": torch.from_numpy(np.ascontiguousarray(values[:, :, top:bottom, left:right]))
+        for name, values in pictures.items()
+    }
 
 
 def region_weights() -> Tensor:

@@ -99,8 +99,8 @@ class Dictation(SpeechEncoder):
 def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest: bool) -> Iterator[None]:
     """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
 
-    The network is told them as the features that its encoder would give for them, at most `limit` standard deviations; the guide shows them as they are, or added to the expression in which
-    the photograph rests, as speech is.
+    The network is told them as the features that its encoder would give for them, at most `limit` standard deviations;
+    the guide shows them as they are, or added to the expression in which the photograph rests, as speech is.
     """
 
     def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:

@@ -27,9 +27,11 @@ from bundle_data import (
     Latents,
     draw_pairs,
     encoded_pairs,
+    masked_window,
     picture_sources,
     region_weights,
     spoken_windows,
+    window_pixels,
 )
 from bundle_spec import FIRST_STAGE, META, NETWORK, SCHEDULE, STEPS, conditioner_spec
 from make_textures import write_textures
@@ -48,9 +50,17 @@ from talkface.losses.first_stage import FirstStageLoss
 from talkface.training.callbacks import EMAWeights
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
+from talkface.training.one_step import OneStepModule
 
-STAGES = ("corpus", "speech", "landmarks", "mouth", "pairs", "first_stage", "talking", "pack")
-SHARES = {"speech": 0.13, "landmarks": 0.10, "mouth": 0.07, "first_stage": 0.25, "talking": 0.45}
+STAGES = ("corpus", "speech", "landmarks", "mouth", "pairs", "first_stage", "talking", "one_step", "pack")
+SHARES = {
+    "speech": 0.13,
+    "landmarks": 0.10,
+    "mouth": 0.07,
+    "first_stage": 0.25,
+    "talking": 0.30,
+    "one_step": 0.15,
+}
 
 
 class FewPerceptual(nn.Module):
@@ -181,19 +191,13 @@ def take_over(network: nn.Module, weights: dict[str, Tensor]) -> None:
 def talking(options: argparse.Namespace) -> None:
     """The latent diffusion model, on pairs that the first stage encoded once; the last quarter at a lower rate."""
     stage = load_part(options, "first_stage", FIRST_STAGE)
-    speech_spec = json.loads((options.work / "speech.json").read_text())
-    encoder = load_part(options, "speech", speech_spec)
-    stored = encoded_pairs(options.work, stage, options.device)
-    stored |= {"audio": spoken_windows(options.work, encoder, stored.pop("clip"), stored.pop("frame"))}
-    stored["mask"] = region_weights().expand(len(stored["emotion"]), -1, -1, -1)
-    spec = conditioner_spec(int(encoder.feature_dim))  # type: ignore[arg-type]
-    network = instantiate(NETWORK)
-    conditioner = instantiate(spec)
-    loader = DataLoader(Latents(stored), batch_size=32, shuffle=True, drop_last=True)
-    minutes = options.minutes * SHARES["talking"]
+    data, feature_dim = training_pairs(options, stage)
+    network, conditioner = instantiate(NETWORK), instantiate(conditioner_spec(feature_dim))
     if options.start_from and (options.start_from / "network.pt").is_file():
         for name, part in (("network", network), ("conditioner", conditioner)):
             take_over(part, torch.load(options.start_from / f"{name}.pt", weights_only=True))
+    loader = DataLoader(Latents(data), batch_size=32, shuffle=True, drop_last=True)
+    minutes = options.minutes * SHARES["talking"]
     for phase, (rate, share) in enumerate(((5e-4, 0.75), (1e-4, 0.25))):
         name = f"talking/{phase}"
         module = DiffusionModule(
@@ -215,6 +219,45 @@ def talking(options: argparse.Namespace) -> None:
     torch.save(conditioner.state_dict(), options.work / "conditioner.pt")
 
 
+def one_step(options: argparse.Namespace) -> None:
+    """The sampler's only step, judged by the pixels that it shows."""
+    stage = load_part(options, "first_stage", FIRST_STAGE)
+    data, feature_dim = training_pairs(options, stage)
+    window = masked_window()
+    data |= window_pixels(options.work, window)
+    spec = conditioner_spec(feature_dim)
+    network, conditioner = load_part(options, "network", NETWORK), load_part(options, "conditioner", spec)
+    module = OneStepModule(
+        network,
+        stage,
+        instantiate(SCHEDULE),
+        conditioner,
+        perceptual=LPIPS("vgg", options.lpips_backbone),
+        window=window,
+        prediction_type="velocity",
+        timesteps=uniform_timesteps(1, spacing="trailing").tolist(),
+        region_weight=8.0,
+        learning_rate=1e-4,
+        betas=(0.9, 0.99),
+        warmup_steps=50,
+    )
+    loader = DataLoader(Latents(data), batch_size=8, shuffle=True, drop_last=True)
+    trainer(options, "one_step", options.minutes * SHARES["one_step"], EMAWeights(0.995)).fit(
+        module, loader, ckpt_path=last(options, "one_step")
+    )
+    torch.save(network.state_dict(), options.work / "network_one_step.pt")
+    torch.save(conditioner.state_dict(), options.work / "conditioner_one_step.pt")
+
+
+def training_pairs(options: argparse.Namespace, stage: nn.Module) -> tuple[dict[str, Tensor], int]:
+    """What the diffusion model reads, and the size of a feature of sound."""
+    encoder = load_part(options, "speech", json.loads((options.work / "speech.json").read_text()))
+    stored = encoded_pairs(options.work, stage, options.device)
+    stored |= {"audio": spoken_windows(options.work, encoder, stored.pop("clip"), stored.pop("frame"))}
+    stored["mask"] = region_weights().expand(len(stored["emotion"]), -1, -1, -1)
+    return stored, int(encoder.feature_dim)  # type: ignore[arg-type]
+
+
 def pack(options: argparse.Namespace) -> None:
     """Write the bundle from the finished parts."""
     speech_spec = json.loads((options.work / "speech.json").read_text())
@@ -230,6 +273,9 @@ def pack(options: argparse.Namespace) -> None:
     if (options.work / "mouth.json").is_file():  # a bundle is complete without it, its lips are coarser
         specs["mouth"] = json.loads((options.work / "mouth.json").read_text())
     parts = {name: load_part(options, name, spec) for name, spec in specs.items()}
+    for name in ("network", "conditioner"):  # as the one step left them, if it was taken
+        if (finer := options.work / f"{name}_one_step.pt").is_file():
+            parts[name].load_state_dict(torch.load(finer, weights_only=True))
     card = (
         options.card.read_text() if options.card else "# Model card\n\nTrained by scripts/train_bundle.py.\n"
     )

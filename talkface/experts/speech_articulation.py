@@ -219,6 +219,10 @@ class ArticulationEncoder(SpeechEncoder):
         """
         columns = []
         for own in self.actions:
-            numbers = [k for k, name in enumerate(names) if own in (name, name.removesuffix("Left").removesuffix("Right"))]
+            numbers = [
+                k
+                for k, name in enumerate(names)
+                if own in (name, name.removesuffix("Left").removesuffix("Right"))
+            ]
             columns.append(actions[..., numbers].mean(-1) if numbers else torch.zeros_like(actions[..., 0]))
         return (torch.stack(columns, dim=-1) - self.mean) / self.std

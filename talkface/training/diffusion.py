@@ -12,7 +12,7 @@ resumed training takes the same path as one that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -32,6 +32,15 @@ from talkface.training.start import (
 )
 
 PICTURES = ("masked", "reference", "guide")
+
+
+class Denoised(NamedTuple):
+    """The loss; the clean latents (B, C, h, w) as predicted; the batch with its latents; which samples lost what."""
+
+    loss: Tensor
+    clean: Tensor
+    inputs: dict[str, Tensor]
+    drops: dict[str, Tensor]
 
 
 class DiffusionModule(pl.LightningModule):
@@ -137,22 +146,27 @@ class DiffusionModule(pl.LightningModule):
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Tensor:
         """The denoising loss of a batch; with `drop`, conditioners are dropped at their rates, per sample."""
+        return self.denoise(batch, generator, drop).loss
+
+    def denoise(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Denoised:
+        """One corruption of a batch and what the network makes of it."""
         latents, inputs = self.encode(batch)
         count = latents.shape[0]
         # drawn on the CPU, so that a seed means the same on every device
         timesteps = self.levels[torch.randint(len(self.levels), (count,), generator=generator)]
         timesteps = timesteps.to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        conditioning = None
+        conditioning, drops = None, {}
         if self.conditioner is not None:
-            drops = self.conditioner.draw_drops(count, generator) if drop else None
+            drops = self.conditioner.draw_drops(count, generator) if drop else {}
             conditioning = self.conditioner(inputs, drops)
-        output = self.network(self.schedule.add_noise(latents, noise, timesteps), timesteps, conditioning)
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        output = self.network(noisy, timesteps, conditioning)
         region = None
         if self.region_weight != 1.0 and "mask" in batch:
             mask = F.interpolate(batch["mask"].to(latents), size=latents.shape[2:], mode="area")
             region = 1.0 + (self.region_weight - 1.0) * mask
-        return denoising_loss(
+        loss = denoising_loss(
             output,
             latents,
             noise,
@@ -162,6 +176,8 @@ class DiffusionModule(pl.LightningModule):
             min_snr_gamma=self.min_snr_gamma,
             region_weights=region,
         )
+        clean = self.schedule.to_x0(output.float(), noisy, timesteps, self.prediction_type)
+        return Denoised(loss, clean, inputs, drops)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         number = self.trainer.fit_loop.total_batch_idx

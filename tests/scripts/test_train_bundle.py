@@ -64,9 +64,19 @@ def test_the_recipe_makes_a_bundle_that_speaks(work: Path) -> None:
         str(work / "vgg.pth"),
     ]
     said = run(
-        work, "--stage", "pairs", "first_stage", "talking", "pack", "--out", str(work / "bundle"), *options
+        work,
+        "--stage",
+        "pairs",
+        "first_stage",
+        "talking",
+        "one_step",
+        "pack",
+        "--out",
+        str(work / "bundle"),
+        *options,
     )
-    assert [line.split(":")[0] for line in said.splitlines()] == ["pairs", "first_stage", "talking", "pack"]
+    stages = ["pairs", "first_stage", "talking", "one_step", "pack"]
+    assert [line.split(":")[0] for line in said.splitlines()] == stages
 
     latents = torch.load(work / "latents.pt", weights_only=True)
     assert latents["guide_latents"].shape == latents["target_latents"].shape == (36, 6, 32, 32)
