@@ -66,6 +66,8 @@ def test_the_window_is_the_window_of_the_decoded_picture(tiny: SimpleNamespace) 
 def test_a_network_that_repeats_the_guide_shows_the_guide(
     tiny: SimpleNamespace, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    batch["guide"], batch["guide_pixels"] = torch.zeros_like(batch["guide"]), torch.zeros(4, 3, 8, 8)
+    batch["target_pixels"] = torch.full((4, 3, 8, 8), 0.5)
     one = module(tiny, latent_weight=0.0)
     denoise = one.denoise
 
@@ -91,6 +93,8 @@ def test_without_a_guide_the_painting_itself_is_shown(
 
 
 def test_it_learns_what_the_guide_lacks(tiny: SimpleNamespace, batch: dict[str, Tensor]) -> None:
+    batch["guide"], batch["guide_pixels"] = torch.zeros_like(batch["guide"]), torch.zeros(4, 3, 8, 8)
+    batch["target_pixels"] = torch.full((4, 3, 8, 8), 0.5)
     one = module(tiny, latent_weight=0.0, learning_rate=1e-2, weight_decay=0.0)
     one.train()
     optimizer = one.configure_optimizers()
@@ -101,7 +105,7 @@ def test_it_learns_what_the_guide_lacks(tiny: SimpleNamespace, batch: dict[str, 
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     assert not one.first_stage.training
 
 
