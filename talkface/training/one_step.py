@@ -72,7 +72,7 @@ class OneStepModule(DiffusionModule):
         shown = batch["guide_pixels"] + painted - unchanged
         if "guide" in made.drops:  # without a guide the painting itself is shown
             shown = torch.where(made.drops["guide"].to(shown.device)[:, None, None, None], painted, shown)
-        shown, target = shown.clamp(-1.2, 1.2), batch["target_pixels"].to(shown)
+        target = batch["target_pixels"].to(shown)
         total = self.latent_weight * made.loss + self.pixel_weight * (shown - target).abs().mean()
         if self.perceptual is not None:
             total = total + self.perceptual_weight * self.perceptual(shown, target).mean()
