@@ -31,6 +31,7 @@ _INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
 _UPPER_EDGE, _LOWER_EDGE = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)  # landmarks along the inner lips
 _LIP_MARGIN = 0.012  # of the picture's side
+_JUMP = 2.0  # pixels: two neighbours that were looked up farther apart do not belong together
 _SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
 
 
@@ -62,12 +63,18 @@ class GuideSource:
 
 
 class Drawing(NamedTuple):
-    """Drawn pictures (T, 3, S, S) in [-1, 1]; what the mesh covers and what of it lies inside of the mouth, each
-    (T, 1, S, S) in [0, 1]."""
+    """What is drawn.
+
+    Attributes:
+        pictures: (T, 3, S, S) in [-1, 1].
+        covered, inside: (T, 1, S, S) in [0, 1], what the mesh covers, and what of it lies inside of the mouth.
+        flow: (T, 2, S, S), pixels right and down from a place to where the photograph was looked up for it.
+    """
 
     pictures: Tensor
     covered: Tensor
     inside: Tensor
+    flow: Tensor
 
 
 class Guide:
@@ -182,13 +189,16 @@ class Guide:
         if len(inner):
             colour[inner] = self._inside(seen.select(inner), at[inner, :2], colour[inner], shaped, source)
         # 3. average down over the canvas
-        flat = canvas.new_zeros(count * (size * fine) ** 2, 5)
-        flat[seen.pixel] = torch.cat([colour.to(flat) * shown, shown, is_inner[:, None].to(flat)], dim=1)
-        flat = flat.view(count, size * fine, size * fine, 5).permute(0, 3, 1, 2)
-        small = F.avg_pool2d(flat, fine)
-        covered, inside = small[:, 3:4], small[:, 4:]
-        drawn = _soften_edge(canvas * (1.0 - covered) + small[:, :3], inside)
-        return Drawing(drawn, covered, inside)
+        side = size * fine
+        pixel = seen.pixel.remainder(side * side)
+        own = torch.stack([pixel.remainder(side), pixel.div(side, rounding_mode="floor")], dim=1)
+        flow = 0.5 * size * (at[:, :2] + 1.0) - (own + 0.5) / fine
+        flat = canvas.new_zeros(count * side * side, 7)
+        flat[seen.pixel] = torch.cat([colour * shown, shown, is_inner[:, None], flow * shown], dim=1).to(flat)
+        small = F.avg_pool2d(flat.view(count, side, side, 7).permute(0, 3, 1, 2), fine)
+        covered, inside = small[:, 3:4], small[:, 4:5]
+        drawn = _soften_edges(canvas * (1.0 - covered) + small[:, :3], inside, small[:, 5:])
+        return Drawing(drawn, covered, inside, small[:, 5:])
 
     def _inside(
         self, seen: Fragments, places: Tensor, photographed: Tensor, shaped: Tensor, source: GuideSource
@@ -231,9 +241,13 @@ class Guide:
 _POSE = tuple(FittedHead.__annotations__)
 
 
-def _soften_edge(pictures: Tensor, inside: Tensor) -> Tensor:
-    """Pictures (N, 3, S, S), a little blurred along the edge of masks (N, 1, S, S): no photograph has lips with an edge
-    that is sharp to the pixel, and slits thinner than the blur, as beside a corner of the lips, fade."""
+def _soften_edges(pictures: Tensor, inside: Tensor, flow: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S), a little blurred along edges that the mesh makes: those of the inside of the mouth
+    (N, 1, S, S), of the teeth, and where the flow (N, 2, S, S) jumps, as from chin to neck.
+
+    No photograph has lips with an edge that is sharp to the pixel; slits thinner than the blur, as beside a corner of
+    the lips, fade.
+    """
     size = pictures.shape[-1]
     reach = 1 if size < 192 else 2
     taps = pictures.new_tensor([0.25, 0.5, 0.25] if reach == 1 else [0.07, 0.24, 0.38, 0.24, 0.07])
@@ -242,8 +256,13 @@ def _soften_edge(pictures: Tensor, inside: Tensor) -> Tensor:
     for shape, padding in (((1, side), (reach, reach, 0, 0)), ((side, 1), (0, 0, reach, reach))):
         kernel = taps.view(1, 1, *shape).expand(3, 1, -1, -1)
         blurred = F.conv2d(F.pad(blurred, padding, mode="replicate"), kernel, groups=3)
-    edge = F.max_pool2d(inside, side, 1, reach) + F.max_pool2d(-inside, side, 1, reach)
-    return pictures + F.avg_pool2d(edge, 3, 1, 1) * (blurred - pictures)
+    difference = blurred - pictures
+    lips = F.max_pool2d(inside, side, 1, reach) + F.max_pool2d(-inside, side, 1, reach)
+    teeth = inside * (6.0 * difference.abs().amax(1, keepdim=True)).clamp(max=1.0)
+    jump = (F.max_pool2d(flow, 3, 1, 1) + F.max_pool2d(-flow, 3, 1, 1)).amax(1, keepdim=True)
+    contour = ((jump - _JUMP) / _JUMP).clamp(0.0, 1.0)
+    edge = F.avg_pool2d(torch.maximum(lips, contour), 3, 1, 1)
+    return pictures + torch.maximum(edge, teeth) * difference
 
 
 def _fade(values: Tensor, start: float, end: float) -> Tensor:

@@ -29,6 +29,9 @@ from talkface.portrait.crop import AlignedCrop
 LEVELS = ("none", "warp", "refined")
 LARGEST_FACTOR = 3
 _BESIDE = 0.08  # of the crop's side: how far around the mask the light is compared
+_DETAILED = (
+    1.15  # pixels of the photograph per pixel of the crop from which on its finer detail is carried along
+)
 _TREMBLE = 0.004  # of the crop's side: landmarks that moved by less are mostly noise of the finder
 
 
@@ -51,12 +54,15 @@ class Guides:
         share: (N, 1, S, S) in [0, 1], how much of the network's changes is taken: what the mesh covers; of a still
             picture only what moved, since elsewhere there is nothing to mend.
         mouth: (N, 1, S, S) in [0, 1]: around the inside of the mouth, where the network may change colours.
+        flow: (N, S, S, 3) float32 on the CPU, of a still picture that has more detail than its crop: where that
+            detail goes, see `portrait.blend.paste`; None otherwise.
     """
 
     told: Tensor
     shown: Tensor
     share: Tensor
     mouth: Tensor
+    flow: np.ndarray | None = None
 
 
 class FaceGuide:
@@ -103,6 +109,7 @@ class FaceGuide:
         self._mask = torch.from_numpy(generation_mask(crop.size)).to(device) > 0.5
         side = 2 * round(_BESIDE * crop.size) + 1
         self._beside = F.max_pool2d(self._mask.float()[None, None], side, 1, side // 2)[0] * ~self._mask
+        self._has_detail = crop.scale > _DETAILED
         self._steady: np.ndarray | None = None
         self._device = device
 
@@ -119,7 +126,11 @@ class FaceGuide:
             pictures = self._reference.expand(len(shots), -1, -1, -1)
             drawn = self._drawer(self._source, actions, _to(self.person, self._device), pictures)
             shown = torch.where(self._mask, drawn.pictures, pictures)
-            return Guides(shown, shown, moved(shown, self._reference), around(drawn.inside))
+            flow = None
+            if self._has_detail:
+                skin = drawn.covered * (1.0 - around(drawn.inside))
+                flow = torch.cat([drawn.flow, skin], dim=1).permute(0, 2, 3, 1).float().cpu().numpy()
+            return Guides(shown, shown, moved(shown, self._reference), around(drawn.inside), flow)
         pictures = to_tensor(np.stack([_crop(shot).image for shot in shots])).to(self._device)
         pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
         drawn = self._drawer(self._source, actions, _to(pose, self._device), self._reference)

@@ -10,7 +10,7 @@ files, faces in pictures, or pasting.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from talkface.conditioning.audio import audio_windows
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast
-from talkface.pipelines.face_guide import FaceGuide
+from talkface.pipelines.face_guide import FaceGuide, Guides
 from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -124,17 +124,21 @@ class FacePainter:
         self, shots: list[Shot], state: _State, keep_going: Callable[[], None]
     ) -> Iterator[Painted]:
         with_face = [shot for shot in shots if shot.crop is not None]
-        painted: dict[int, np.ndarray] = {}
+        painted: dict[int, Painted] = {}
         for start in range(0, len(with_face), self.group):
             group = with_face[start : start + self.group]
-            images = self._paint_group(group, state, keep_going)
-            painted.update(zip((shot.index for shot in group), images, strict=True))
+            guides = None if self.guide is None else self.guide.draw(group)
+            if guides is not None and guides.flow is not None:
+                group = [replace(shot, flow=flow) for shot, flow in zip(group, guides.flow, strict=True)]
+            images = self._paint_group(group, guides, state, keep_going)
+            painted.update((shot.index, (shot, image)) for shot, image in zip(group, images, strict=True))
         for shot in shots:
-            yield shot, painted.get(shot.index)
+            yield painted.get(shot.index, (shot, None))
 
-    def _paint_group(self, shots: list[Shot], state: _State, keep_going: Callable[[], None]) -> np.ndarray:
+    def _paint_group(
+        self, shots: list[Shot], guides: Guides | None, state: _State, keep_going: Callable[[], None]
+    ) -> np.ndarray:
         count = len(shots)
-        guides = None if self.guide is None else self.guide.draw(shots)
         if not self.refined:
             assert guides is not None
             keep_going()

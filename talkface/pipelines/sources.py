@@ -22,13 +22,15 @@ from talkface.portrait.crop import AlignedCrop
 
 @dataclass(frozen=True)
 class Shot:
-    """Frame `index` of the result: picture uint8 (H, W, 3), time in the sound (s), the face or None."""
+    """Frame `index` of the result: picture uint8 (H, W, 3), time in the sound (s), the face or None; once painted,
+    where the picture's fine detail goes (see `portrait.blend.paste`)."""
 
     index: int
     time: float
     picture: np.ndarray
     crop: AlignedCrop | None
     points: np.ndarray | None
+    flow: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def paste_frames(
             square = paste_square(shot.crop.image, matched, mask)
             yield square
         else:
-            yield paste(shot.picture, matched, shot.crop, mask)
+            yield paste(shot.picture, matched, shot.crop, mask, flow=shot.flow)
 
 
 def paste_square(original: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:

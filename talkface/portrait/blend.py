@@ -163,18 +163,27 @@ class ColourMatcher:
 
 
 def paste(
-    frame: np.ndarray, generated: np.ndarray, crop: AlignedCrop, mask: np.ndarray, *, keep_detail: bool = True
+    frame: np.ndarray,
+    generated: np.ndarray,
+    crop: AlignedCrop,
+    mask: np.ndarray,
+    *,
+    keep_detail: bool = True,
+    flow: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return `frame` with `generated` put where `crop` was cut, weighted by `mask`; `frame` is not changed.
 
     Only pixels that the warped mask reaches are touched. With `keep_detail`, pores and grain that the crop is
     too small to hold are taken from the frame wherever the generated crop agrees with the original one, so
-    that a large face does not get a blurred patch; pasting the crop itself then gives the frame back exactly.
+    that a large face does not get a blurred patch; pasting the crop itself then gives the frame back exactly. With
+    `flow`, skin that moved takes its pores and grain along.
 
     Args:
         frame: uint8 (H, W, 3), the picture that `crop` was cut from.
         generated: uint8 (G, G, 3); G may differ from the size of the crop.
         mask: float32 (M, M) in [0, 1], see `blend_mask`.
+        flow: float32 (S, S, 3) on the grid of the crop: pixels right and down to where the skin shown at a place is
+            in the crop, and how much of it is skin (0 to 1).
     """
     back = invert(crop.matrix)
     height, width = frame.shape[:2]
@@ -201,7 +210,7 @@ def paste(
     original = region.astype(np.float32)
     face = to_frame(generated.astype(np.float32))
     if keep_detail and crop.scale > 1:
-        face += _detail(original, generated, crop, to_frame)
+        face += _detail(original, generated, crop, to_frame, flow, back[:, :2])
     blended = np.clip(np.rint(original + weight * (face - original)), 0, 255).astype(np.uint8)
     np.copyto(region, blended, where=weight > 0)
     return result
@@ -212,11 +221,24 @@ def _detail(
     generated: np.ndarray,
     crop: AlignedCrop,
     to_frame: Callable[[np.ndarray], np.ndarray],
+    flow: np.ndarray | None,
+    back: np.ndarray,
 ) -> np.ndarray:
-    """What the frame has beyond the crop, faded out where the generated crop differs from the original."""
+    """What the frame has beyond the crop: in its place where the generated crop agrees with the original; elsewhere
+    where the flow leads, turned and scaled to the frame by `back` (2, 2)."""
     reference = crop.image.astype(np.float32)
     resized = cv2.resize(generated, (crop.size, crop.size), interpolation=cv2.INTER_AREA)
     difference = np.abs(resized.astype(np.float32) - reference).max(axis=2)
     spread = cv2.dilate(cv2.GaussianBlur(difference, (0, 0), 0.01 * crop.size), np.ones((3, 3), np.uint8))
-    share = np.exp(-((spread / DETAIL_TOLERANCE) ** 2))
-    return to_frame(share)[:, :, None] * (original - to_frame(reference))
+    agreed = np.exp(-((spread / DETAIL_TOLERANCE) ** 2))
+    share = to_frame(agreed)[:, :, None]
+    detail = original - to_frame(reference)
+    if flow is None:
+        return share * detail
+    moved = to_frame(flow)
+    y, x = np.indices(detail.shape[:2], dtype=np.float32)
+    step = moved[:, :, :2] @ back.T.astype(np.float32)
+    carried = cv2.remap(
+        detail, x + step[:, :, 0], y + step[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
+    return share * detail + (1.0 - share) * moved[:, :, 2:] * carried

@@ -31,7 +31,7 @@ def mouth(pictures):
 
 def test_at_its_own_expression_it_is_the_photograph(photograph):
     _, _, guide, picture, points, fitted = photograph
-    drawn, covered, _ = guide(guide.source(picture, fitted, points), fitted.actions, fitted, picture)
+    drawn, covered, *_ = guide(guide.source(picture, fitted, points), fitted.actions, fitted, picture)
     assert float((mouth(drawn) - mouth(picture)).abs().mean()) < 0.03
     assert float(covered[:, :, 75:105, 50:78].min()) > 0.99
 
@@ -39,7 +39,7 @@ def test_at_its_own_expression_it_is_the_photograph(photograph):
 def test_what_it_does_not_cover_is_the_canvas(photograph):
     _, _, guide, picture, points, fitted = photograph
     canvas = torch.full_like(picture, 0.25)
-    drawn, covered, _ = guide(guide.source(picture, fitted, points), fitted.actions, fitted, canvas)
+    drawn, covered, *_ = guide(guide.source(picture, fitted, points), fitted.actions, fitted, canvas)
     bare = (covered == 0).expand_as(drawn)
     assert torch.equal(drawn[bare], canvas[bare])
     assert float(covered[:, :, :40].max()) == 0.0  # the eyes are not its business
@@ -115,3 +115,19 @@ def test_a_mouth_that_shows_no_teeth_has_none_of_its_own(photograph):
     source = guide.source(picture, fitted, points)
     assert float(source.teeth.max()) < 0.05
     torch.testing.assert_close(source.teeth_tint, torch.ones(1, 3), atol=0.05, rtol=0)
+
+
+def test_the_flow_leads_to_where_the_photograph_was_looked_up(photograph, actions):
+    _, _, guide, picture, points, fitted = photograph
+    source = guide.source(picture, fitted)
+    still = guide(source, fitted.actions, fitted, picture)
+    skin = (still.covered[:, 0] > 0.999) & (still.inside[:, 0] == 0)
+    assert float(still.flow.movedim(1, -1)[skin].abs().mean()) < 0.3
+    opened = guide(source, fitted.actions + actions(jawOpen=0.5), fitted, picture)
+    x, y = (int(value) for value in points[0, 8].round())
+    assert float(opened.flow[0, 1, y - 2, x]) < -2.0, "the chin that is seen here was higher"
+    y, x = torch.meshgrid(*(torch.arange(SIZE) + 0.5,) * 2, indexing="ij")
+    places = torch.stack([x, y], dim=-1) + opened.flow[0].movedim(0, -1)
+    found = torch.nn.functional.grid_sample(picture, places[None] * 2 / SIZE - 1, align_corners=False)
+    sure = (opened.covered > 0.999) & (opened.inside == 0)
+    assert float((found - opened.pictures).abs().mean(1, keepdim=True)[sure].median()) < 0.02

@@ -99,7 +99,7 @@ def test_it_learns_what_the_guide_lacks(tiny: SimpleNamespace, batch: dict[str, 
     one.train()
     optimizer = one.configure_optimizers()
     losses = []
-    for step in range(30):
+    for _ in range(30):
         loss = one.loss(batch, step_generator(0, 0), drop=True)
         optimizer.zero_grad()
         loss.backward()
