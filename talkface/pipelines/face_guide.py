@@ -28,7 +28,6 @@ from talkface.portrait.crop import AlignedCrop
 
 LEVELS = ("none", "warp", "refined")
 LARGEST_FACTOR = 3
-_BESIDE = 0.08  # of the crop's side: how far around the mask the light is compared
 _DETAILED = (
     1.15  # pixels of the photograph per pixel of the crop from which on its finer detail is carried along
 )
@@ -107,8 +106,6 @@ class FaceGuide:
         self._reference = to_tensor(crop.image[None]).to(device)
         self._source = self._drawer.source(self._reference, _to(self.person, device), places.to(device))
         self._mask = torch.from_numpy(generation_mask(crop.size)).to(device) > 0.5
-        side = 2 * round(_BESIDE * crop.size) + 1
-        self._beside = F.max_pool2d(self._mask.float()[None, None], side, 1, side // 2)[0] * ~self._mask
         self._has_detail = crop.scale > _DETAILED
         self._steady: np.ndarray | None = None
         self._device = device
@@ -135,7 +132,6 @@ class FaceGuide:
         pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
         drawn = self._drawer(self._source, actions, _to(pose, self._device), self._reference)
         own = drawn.pictures + (pictures - self._reference) * (1.0 - drawn.covered)
-        own = own + drawn.covered * light_change(drawn.pictures, pictures, drawn.covered * self._beside)
         told, shown = (torch.where(self._mask, picture, pictures) for picture in (drawn.pictures, own))
         return Guides(told, shown, drawn.covered * self._mask, around(drawn.inside))
 
@@ -164,28 +160,6 @@ def moved(guides: Tensor, photograph: Tensor) -> Tensor:
     wide = F.max_pool2d(difference, side, 1, reach)
     wide = F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)
     return ((wide - 0.04) / 0.12).clamp(0.0, 1.0)
-
-
-def light_change(drawn: Tensor, pictures: Tensor, weight: Tensor, cells: int = 32) -> Tensor:
-    """(N, 3, S, S): how much brighter, or otherwise coloured, the skin of pictures has become than it is drawn.
-
-    Compared where `weight` (N, 1, S, S) is above 0, smoothed, and carried on into what is not compared: when a head
-    turns, the light stays where it is, but the reference's skin takes its own along.
-    """
-    size = drawn.shape[-1]
-    step = size // cells
-    known = F.avg_pool2d(weight, step)
-    change = F.avg_pool2d((pictures - drawn) * weight, step)
-    position = torch.arange(-12, 13, device=drawn.device, dtype=drawn.dtype)
-    # a sharp look and, for what lies far from everything compared, a wide one
-    taps = torch.exp(-0.5 * (position / 3.0).square()) + 0.01 * torch.exp(-0.5 * (position / 9.0).square())
-    for shape in ((1, 1, 1, -1), (1, 1, -1, 1)):
-        kernel = taps.view(shape)
-        padding = [12 * (side > 1) for side in kernel.shape[2:]]
-        known = F.conv2d(known, kernel, padding=padding)
-        change = F.conv2d(change, kernel.expand(3, 1, -1, -1), padding=padding, groups=3)
-    smooth = (change / known.clamp(min=1e-6)).clamp(-0.2, 0.2)
-    return F.interpolate(smooth, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def around(inside: Tensor) -> Tensor:
