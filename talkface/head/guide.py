@@ -25,7 +25,7 @@ from talkface.head.raster import Fragments, rasterize_fragments
 # metres on the mean head, whose origin lies between the eyeballs. What is drawn at all: the whole front, since the
 # upper face hides what lies behind it; and where the drawing fades out: towards the eyes and towards the ears.
 _DRAWN_TOP, _DRAWN_BOTTOM, _DRAWN_BACK = 0.045, -0.150, -0.085
-_FADE_TOP, _FADE_BACK = (-0.022, -0.012), (-0.035, -0.065)
+_FADE_TOP, _FADE_BACK = (-0.022, -0.012), (-0.005, -0.035)
 _TEETH = ("upper_teeth", "lower_teeth")
 _INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
@@ -100,6 +100,7 @@ class Guide:
         self.shown = _fade(self.mean[:, 1], *_FADE_TOP) * _fade(
             -self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1]
         )
+        self.shown[self.faces[self.is_inside].unique()] = 1.0
         self.lips = head.landmarks[[62, 66]]
         cheeks = head.part("skin")[kept] & (self.mean[self.faces][:, :, 1].amax(1) < -0.03)
         cheeks &= self.mean[self.faces][:, :, 2].amin(1) > -0.03
