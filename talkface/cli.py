@@ -141,7 +141,19 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
     add(
         "--fps", type=_frame_rate, metavar="RATE", help="default: 25 for a picture, the film's own for a film"
     )
-    add("--emotion", metavar="NAME", help="where the bundle has emotions: neutral, happy, sad, …")
+    add("--emotion", metavar="NAME", help="neutral, happy, sad, surprised, fear, disgusted, angry, contempt")
+    add(
+        "--emotion-intensity",
+        type=_number(0, 1),
+        default=1.0,
+        metavar="X",
+        help="how strongly a picture shows it, 0 to 1 (default: 1)",
+    )
+    add(
+        "--motion",
+        choices=("none", "subtle", "lively"),
+        help="what a picture does besides speaking: blinks, head, brows (default: subtle)",
+    )
     add("--seed", type=_whole(0), default=0, metavar="N", help="same seed, same film (default: 0)")
     method = parser.add_argument_group("method")
     add = method.add_argument
@@ -227,6 +239,8 @@ def _sample_video(options: argparse.Namespace) -> int:
         guidance_scale=options.guidance_scale,
         eta=options.eta,
         emotion=options.emotion,
+        emotion_intensity=options.emotion_intensity,
+        motion=options.motion,
         seed=options.seed,
         fps=options.fps,
         batch_size=options.batch_size,

@@ -75,6 +75,12 @@ class DrawnFaceFinder(FaceFinder):
 
 
 @pytest.fixture(scope="session")
+def draw_face_points() -> Callable[[float], np.ndarray]:
+    """Landmarks (68, 2) of an average face in a square of so many pixels."""
+    return face_points
+
+
+@pytest.fixture(scope="session")
 def draw_faces() -> Callable[..., np.ndarray]:
     """draw_faces(height, width, [(x, y, side), ...]) -> uint8 picture with a face in each square."""
 

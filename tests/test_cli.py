@@ -196,7 +196,8 @@ def test_crop_writes_the_square_face(talk, sound: Path, picture: Path) -> None:
     "options",
     [
         ("--mode", "autoregressive", "--eta", "1"),
-        ("--emotion", "happy"),
+        ("--emotion", "happy", "--emotion-intensity", "0.5"),
+        ("--motion", "lively"),
         ("--guidance-scale", "1", "--num-inference-steps", "3"),
         ("--precision", "bf16", "--batch-size", "3"),
     ],
@@ -461,6 +462,18 @@ def test_damaged_weights(
 
 def test_an_emotion_that_the_bundle_does_not_have(talk, sound: Path, picture: Path) -> None:
     refused(talk(sound, picture, "--emotion", "bored"), "bored", "neutral, happy")
+
+
+def test_motion_of_a_film_and_values_that_are_not_allowed(
+    talk, sound: Path, picture: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, 25) as writer:
+        for _ in range(5):
+            writer.write(read_image(picture))
+    refused(talk(sound, clip, "--motion", "subtle"), "motion: subtle", "for pictures")
+    refused(talk(sound, picture, "--motion", "wild"), "wild", "subtle")
+    refused(talk(sound, picture, "--emotion", "happy", "--emotion-intensity", "1.5"), "1.5", "0 to 1")
 
 
 def test_a_device_that_is_not_there(talk, sound: Path, picture: Path) -> None:

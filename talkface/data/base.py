@@ -26,9 +26,7 @@ import cv2
 import numpy as np
 
 from talkface.errors import TalkfaceError, require
-
-EMOTIONS = ("neutral", "happy", "sad", "surprised", "fear", "disgusted", "angry", "contempt")
-"""Emotion names; the position is the id (AffectNet's). -1 means "not labelled"."""
+from talkface.head.emotions import EMOTIONS as EMOTIONS  # corpora label clips with them
 
 FORMAT = "talkface-corpus"
 FORMAT_VERSION = 1

@@ -34,20 +34,35 @@ def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:
     While the lips are held together for p, b, m (or tucked for f, v) what the expression does to open them is
     taken back, and a pucker takes back the smile: the sound has to be made.
     """
+    return np.clip(speech + _closing(speech) * _yielding(speech) * expression, 0.0, 1.0).astype(np.float32)
+
+
+def speak_over(speech: np.ndarray, rest: np.ndarray, emotion: np.ndarray | None = None) -> np.ndarray:
+    """Speech (T, 52) by a face whose lips are closed in `rest` (1, 52), as `resting_actions` gives it; in [0, 1].
+
+    What the fit needed to explain closed lips (a little jaw, say) belongs to the rest and is never taken back. An
+    `emotion` (T or 1, 52) is laid over both as `combine` does.
+    """
+    if emotion is not None:
+        rest = rest + _closing(speech) * emotion
+    return np.clip(speech + _yielding(speech) * rest, 0.0, 1.0).astype(np.float32)
+
+
+def calmed(rest: np.ndarray, share: float) -> np.ndarray:
+    """A resting face (1, 52) whose own expression of the mouth is taken back by `share` (0 to 1), for another one."""
+    result = rest.copy()
+    result[:, _EXPRESSIVE] *= 1.0 - share
+    return result
+
+
+def _closing(speech: np.ndarray) -> np.ndarray:
+    """(T, 52) share of an expression that is left while the lips are held together: nothing that opens them."""
     held = np.clip(
         speech[:, _INDEX["mouthPressLeft"]] / 0.30 + speech[:, _INDEX["mouthRollLower"]] / 0.55, 0.0, 1.0
     )[:, None]
     keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
     keep[:, _OPENING] = 1.0 - 0.95 * held
-    return np.clip(speech + keep * _yielding(speech) * expression, 0.0, 1.0).astype(np.float32)
-
-
-def speak_over(speech: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Speech (T, 52) by a face whose lips are closed in `rest` (1, 52), as `resting_actions` gives it; in [0, 1].
-
-    What the fit needed to explain closed lips (a little jaw, say) belongs to the rest and is never taken back.
-    """
-    return np.clip(speech + _yielding(speech) * rest, 0.0, 1.0).astype(np.float32)
+    return keep
 
 
 def _yielding(speech: np.ndarray) -> np.ndarray:

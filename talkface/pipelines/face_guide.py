@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from talkface.conditioning.audio import interpolate_features
 from talkface.errors import TalkfaceError
-from talkface.head.expression import resting_actions, speak_over
+from talkface.head.expression import calmed, resting_actions, speak_over
 from talkface.head.fit import STEADY, FittedHead, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
@@ -26,8 +26,12 @@ from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
 from talkface.portrait.crop import AlignedCrop
 
+if TYPE_CHECKING:
+    from talkface.pipelines.liveliness import Liveliness
+
 LEVELS = ("none", "warp", "refined")
 LARGEST_FACTOR = 3
+CALMED = 0.8  # of the photograph's expression that a full emotion takes back: the rest is the person
 _DETAILED = (
     1.15  # pixels of the photograph per pixel of the crop from which on its finer detail is carried along
 )
@@ -72,6 +76,7 @@ class FaceGuide:
         speech: an encoder that can tell facial actions from its features (`to_actions`).
         features, feature_rate: the sound, see `face_painter.Sound`.
         still: every frame shows the reference in its own pose.
+        life: its emotion takes the place of the mouth's expression in the photograph.
         device: where to draw.
 
     Raises:
@@ -87,6 +92,7 @@ class FaceGuide:
         feature_rate: float,
         *,
         still: bool,
+        life: Liveliness | None = None,
         device: torch.device,
     ) -> None:
         if not hasattr(speech, "to_actions"):
@@ -95,13 +101,15 @@ class FaceGuide:
                 "use --guide none, or a bundle with an ArticulationEncoder"
             )
         self._speech, self._features, self._rate = speech, features, feature_rate
-        self._still = still
+        self._still, self._life = still, life
         self.size = crop.size
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
         places = torch.from_numpy(crop.to_crop(points))[None]
         self.person = self._fitter(places)
         self.rest = resting_actions(self._fitter, self.person, places).numpy()
+        if life is not None:
+            self.rest = calmed(self.rest, CALMED * life.strength)
         self._drawer = Guide(head.to(device), supersample=2 if crop.size < 256 else 1)
         self._reference = to_tensor(crop.image[None]).to(device)
         self._source = self._drawer.source(self._reference, _to(self.person, device), places.to(device))
@@ -114,7 +122,8 @@ class FaceGuide:
         """Facial actions (N, 52) at times in seconds."""
         wanted = interpolate_features(self._features, self._rate, torch.tensor(times, dtype=torch.float64))
         speech = self._speech.to_actions(wanted.to(self._speech.mean.device), ACTIONS).cpu().numpy()
-        return torch.from_numpy(speak_over(speech, self.rest))
+        emotion = None if self._life is None else self._life.mouth(times)
+        return torch.from_numpy(speak_over(speech, self.rest, emotion))
 
     def draw(self, shots: Sequence[Shot]) -> Guides:
         """Guides of shots that follow each other; their faces are cut at `size`."""

@@ -41,7 +41,14 @@ from talkface.errors import TalkfaceError
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
 from talkface.pipelines.face_guide import LEVELS, FaceGuide, crop_factor
-from talkface.pipelines.face_painter import NO_EMOTION, FacePainter, References, Sound
+from talkface.pipelines.face_painter import FacePainter, References, Sound
+from talkface.pipelines.liveliness import (
+    Feeling,
+    Liveliness,
+    LivePicture,
+    choose_emotion,
+    choose_motion,
+)
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import (
     FoundFace,
@@ -125,6 +132,8 @@ class TalkingFacePipeline:
         num_inference_steps: int | None = None,
         guidance_scale: float | dict[str, float] | None = None,
         emotion: str | int | None = None,
+        emotion_intensity: float = 1.0,
+        motion: str | None = None,
         seed: int = 0,
         fps: float | Fraction | None = None,
         batch_size: int | None = None,
@@ -148,7 +157,11 @@ class TalkingFacePipeline:
                 "none": the network alone; None = the bundle's.
             num_inference_steps, guidance_scale: None = the bundle's; a number is the scale of the sound, a
                 dictionary gives scales by conditioner; 1 = no guidance.
-            emotion: name or id; None = left open.
+            emotion: name or id; None = left open. The network is told, where it has emotions; a picture's whole
+                face shows it; with a guide a film's mouth does.
+            emotion_intensity: 0 (as without) to 1.
+            motion: "none", "subtle", "lively": what a picture does besides speaking: blinks, head, brows; None =
+                DEFAULT_MOTION for a picture. Films move by themselves.
             seed: same seed, same bytes, whatever the batch size.
             fps: None = 25 for a picture, the film's own for a film.
             batch_size: frames prepared and passed on together, rounded up to whole groups; changes memory and
@@ -179,7 +192,8 @@ class TalkingFacePipeline:
         _check_range("independent_noise", independent_noise, 0, 1)
         level = self._guide_level(guide)
         sampler = self._sampler(num_inference_steps, guidance_scale, eta)
-        emotion_id = self._emotion_id(emotion)
+        feeling = self._emotion(emotion, emotion_intensity, level)
+        motion = choose_motion(motion, film is not None)
         sound = audio if isinstance(audio, Audio) else read_audio(audio, self.speech.sample_rate, max_seconds)
         rate = None if fps is None else exact_rate(fps)
         rank = 0 if face is None else face - 1
@@ -205,6 +219,8 @@ class TalkingFacePipeline:
             found = find_in_film(reader, self.finder, rank, size)
             shots = partial(film_shots, reader, self.finder, rank, found.crop.size, line)
         notes = _notes(sound, found, face, None if film is None else reader.duration)
+        life = Liveliness(motion, feeling, sound, seed)
+        alive = LivePicture(found, life) if film is None and life.moves_faces else None
 
         # 2. what the sound says, once for all frames
         features = self.hear(sound)
@@ -218,6 +234,7 @@ class TalkingFacePipeline:
                 features,
                 self.speech.feature_rate,
                 still=film is None,
+                life=life if life.strength else None,
                 device=self.device,
             )
         painter = FacePainter(
@@ -235,7 +252,7 @@ class TalkingFacePipeline:
             batch_size=batch_size or self.group,
             device=self.device,
             dtype=self.dtype,
-            emotion=emotion_id,
+            emotion=feeling.number,
             still=film is None,
             autoregressive=mode == "autoregressive",
             guide=animator,
@@ -256,8 +273,10 @@ class TalkingFacePipeline:
                 "num_inference_steps": sampler.num_inference_steps,
                 "guidance_scale": sampler.scales,
                 "emotion": emotion,
+                "emotion_intensity": emotion_intensity,
+                "motion": motion,
             },
-            make_frames=lambda result: paste_frames(painter, shots, crop, result),
+            make_frames=lambda result: paste_frames(painter, shots, crop, result, alive),
         )
 
     @torch.inference_mode()
@@ -321,18 +340,12 @@ class TalkingFacePipeline:
             final_alpha=str(self.bundle.meta.get("final_alpha", "first")),
         )
 
-    def _emotion_id(self, emotion: str | int | None) -> int:
-        if emotion is None:
-            return NO_EMOTION
-        names = list(self.bundle.meta.get("emotions") or [])
-        if "emotion" not in self.conditioner.conditioners or not names:
-            raise TalkfaceError(
-                f"emotion: {emotion}; the bundle {self.bundle.folder.name} has no emotions; leave it out"
-            )
-        index = names.index(emotion) if emotion in names else emotion
-        if not isinstance(index, int) or not 0 <= index < len(names):
-            raise TalkfaceError(f"emotion: {emotion}; allowed are {', '.join(names)}")
-        return index
+    def _emotion(self, emotion: str | int | None, intensity: float, level: str) -> Feeling:
+        _check_range("emotion_intensity", intensity, 0, 1)
+        told = list(self.bundle.meta.get("emotions") or [])
+        if "emotion" not in self.conditioner.conditioners:
+            told = []
+        return choose_emotion(emotion, intensity, told, level != "none", self.bundle.folder.name)
 
     @staticmethod
     def _references(

@@ -12,8 +12,10 @@ import numpy as np
 
 from talkface.pipelines.background import in_background
 from talkface.pipelines.face_painter import FacePainter
+from talkface.pipelines.liveliness import LivePicture
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import ColourMatcher, blend_mask, paste
+from talkface.portrait.crop import AlignedCrop
 
 
 @dataclass
@@ -52,9 +54,13 @@ class TalkingFilm:
 
 
 def paste_frames(
-    painter: FacePainter, shots: Callable[[], Iterator[Shot]], crop_only: bool, result: TalkingFilm
+    painter: FacePainter,
+    shots: Callable[[], Iterator[Shot]],
+    crop_only: bool,
+    result: TalkingFilm,
+    alive: LivePicture | None = None,
 ) -> Iterator[np.ndarray]:
-    """Paint in the background; match the colours and paste here."""
+    """Paint in the background; match the colours, paste and move the whole picture here."""
     first = painter.references.first
     mask = blend_mask(first.size)
     match = ColourMatcher()
@@ -65,7 +71,10 @@ def paste_frames(
             yield square if crop_only else shot.picture
             continue
         matched = match(painted, shot.crop.image)
-        if crop_only:
+        if alive is not None:
+            moved = alive(paste(shot.picture, matched, shot.crop, mask, flow=shot.flow), shot.time)
+            yield AlignedCrop.from_matrix(moved, shot.crop.matrix, first.size).image if crop_only else moved
+        elif crop_only:
             square = paste_square(shot.crop.image, matched, mask)
             yield square
         else:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from talkface.head import ACTIONS, HeadModel
-from talkface.head.expression import combine, lip_distance, resting_actions, speak_over
+from talkface.head.expression import calmed, combine, lip_distance, resting_actions, speak_over
 from talkface.head.fit import HeadFitter
 
 JAW, SMILE, PRESS = (ACTIONS.index(name) for name in ("jawOpen", "mouthSmileLeft", "mouthPressLeft"))
@@ -55,3 +55,28 @@ def test_closed_lips_rest_as_they_are(head, actions, posed):
     _, points = posed(head, torch.zeros(1, head.num_identity), actions(mouthFrown=0.5))
     fitted = fitter(points)
     assert torch.equal(resting_actions(fitter, fitted, points), fitted.actions)
+
+
+def test_an_emotion_lets_the_lips_close_and_the_jaw_open(actions):
+    rest, open_mouth = (
+        actions(jawOpen=0.05).numpy(),
+        actions(jawOpen=0.4, mouthPress=0.4, mouthSmile=0.6).numpy(),
+    )
+    closed = speak_over(actions(mouthPress=0.3).numpy(), rest, open_mouth)
+    assert closed[0, JAW] == pytest.approx(0.05, abs=0.03)
+    assert closed[0, SMILE] == pytest.approx(0.6), "what does not part the lips stays"
+    vowel = speak_over(actions(jawOpen=0.3).numpy(), rest, open_mouth)
+    assert vowel[0, JAW] >= 0.35
+    assert vowel[0, PRESS] == 0
+    none = np.zeros_like(rest)
+    assert np.array_equal(
+        speak_over(actions(jawOpen=0.3).numpy(), rest, none), speak_over(actions(jawOpen=0.3).numpy(), rest)
+    )
+
+
+def test_a_calmed_face_loses_its_smile_only(actions):
+    rest = actions(mouthSmile=0.8, jawOpen=0.1, browDown=0.3).numpy()
+    calm = calmed(rest, 0.75)
+    assert calm[0, SMILE] == pytest.approx(0.2)
+    assert calm[0, JAW] == rest[0, JAW]
+    assert rest[0, SMILE] == pytest.approx(0.8), "the argument is not changed"

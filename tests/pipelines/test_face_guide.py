@@ -8,8 +8,12 @@ from talkface.data.synthetic.appearance import sample_person
 from talkface.data.synthetic.scene import Scene, render
 from talkface.errors import TalkfaceError
 from talkface.experts.speech import ArticulationEncoder, LogMelEncoder
-from talkface.head import HeadModel
+from talkface.head import ACTIONS, HeadModel
+from talkface.head.emotions import emotion_actions
+from talkface.media import Audio
 from talkface.pipelines.face_guide import FaceGuide, crop_factor, moved
+from talkface.pipelines.face_painter import NO_EMOTION
+from talkface.pipelines.liveliness import Feeling, Liveliness
 from talkface.pipelines.sources import Shot
 from talkface.portrait.crop import AlignedCrop
 
@@ -110,3 +114,26 @@ def test_behind_the_head_a_film_shows_itself_and_tells_the_network_the_reference
     torch.testing.assert_close(made.shown[corner], own[corner], atol=0.02, rtol=0)
     torch.testing.assert_close(made.told[corner], reference[corner], atol=0.02, rtol=0)
     assert float(made.share[corner].max()) == 0.0 and float(made.share[0, 0, 85:95, 60:68].min()) > 0.99
+
+
+def test_an_emotion_opens_and_spreads_the_mouth_and_speech_stays(frames):
+    quiet = Audio(np.zeros(3200, np.float32), 16000)
+    shots = [shot(frames, 1, 0, 0.01), shot(frames, 1, 1, 0.07)]
+    feelings = [Feeling(NO_EMOTION, emotion_actions(name, 1.0), 1.0) for name in ("happy", "surprised")]
+    plain, happy, surprised = (
+        guide(frames, 0.0, 0.0, 0.5, 0.5, life=life)
+        for life in (None, *(Liveliness("none", feeling, quiet, 0) for feeling in feelings))
+    )
+    times = [one.time for one in shots]
+    jaw, smile, brow = (ACTIONS.index(name) for name in ("jawOpen", "mouthSmileLeft", "browInnerUp"))
+    for one in (happy, surprised):
+        opened = one.actions(times)[1] - one.actions(times)[0]
+        assert opened[jaw] == pytest.approx(
+            float(plain.actions(times)[1, jaw] - plain.actions(times)[0, jaw]), abs=0.02
+        )
+    assert happy.actions(times)[0, smile] > plain.actions(times)[0, smile] + 0.4
+    assert surprised.actions(times)[0, jaw] > plain.actions(times)[0, jaw] + 0.2
+    assert torch.equal(surprised.actions(times)[:, brow], plain.actions(times)[:, brow]), (
+        "brows are not the guide's"
+    )
+    assert change(happy.draw(shots[:1]).shown, plain.draw(shots[:1]).shown) > 0.03

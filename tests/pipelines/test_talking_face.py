@@ -67,7 +67,7 @@ def test_a_result_can_be_iterated_again(tiny_pipeline, picture):
 
 
 def test_outside_the_mask_the_picture_is_untouched(tiny_pipeline, picture, drawn_face_finder):
-    result = frames(tiny_pipeline(syllables(0.4), picture))
+    result = frames(tiny_pipeline(syllables(0.4), picture, motion="none"))
     crop = AlignedCrop.from_landmarks(picture, drawn_face_finder.find(picture)[0].points, size=32)
     rows, columns = np.nonzero(blend_mask(32) > 0)
     corners = crop.to_source(
@@ -83,9 +83,9 @@ def test_outside_the_mask_the_picture_is_untouched(tiny_pipeline, picture, drawn
 
 def test_a_constant_sound_gives_a_picture_that_does_not_flicker(tiny_pipeline, picture):
     silence = Audio(np.zeros(8000, np.float32), 16000)
-    windowed = frames(tiny_pipeline(silence, picture))
+    windowed = frames(tiny_pipeline(silence, picture, motion="none"))
     assert np.array_equal(windowed, np.broadcast_to(windowed[0], windowed.shape))
-    fresh = frames(tiny_pipeline(silence, picture, independent_noise=1.0))
+    fresh = frames(tiny_pipeline(silence, picture, motion="none", independent_noise=1.0))
     assert not np.array_equal(fresh[0], fresh[1])
 
 
@@ -94,7 +94,7 @@ def test_the_mouth_follows_the_sound_and_later_sound_later(tiny_pipeline, pictur
     monkeypatch.setattr(talking_film, "ColourMatcher", partial(ColourMatcher, inertia=0.0))
     spoken, pause = syllables(1.0).samples, np.zeros(3200, np.float32)
     sounds = [Audio(np.concatenate(parts), 16000) for parts in ([spoken, pause], [pause, spoken])]
-    now, then = (frames(tiny_pipeline(sound, picture, crop=True)) for sound in sounds)
+    now, then = (frames(tiny_pipeline(sound, picture, crop=True, motion="none")) for sound in sounds)
     moved = np.abs(np.diff(now.astype(int), axis=0)).max(axis=(1, 2, 3))
     assert moved.mean() > 5, "the sound changes nothing"
     assert np.array_equal(then[9:25], now[4:20]), "0.2 s later are 5 frames"

@@ -1,8 +1,7 @@
 """A performance: what the whole face does while a sentence is spoken.
 
 Speech moves the mouth (`visemes`); over it lie an emotional expression, blinks, glances, brow raises on
-stressed vowels, and slow head motion. Expressions are written from the action units of Ekman & Friesen's
-prototypes (FACS, 1978; e.g. happy = AU 6 + 12) in terms of the 52 actions. All of it is drawn from a seed.
+stressed vowels, and slow head motion. All of it is drawn from a seed.
 """
 
 from __future__ import annotations
@@ -11,39 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from talkface.data.base import EMOTIONS
 from talkface.data.synthetic.phonemes import split_stress
 from talkface.data.synthetic.visemes import SpeakingStyle, frame_labels, speech_actions
 from talkface.data.synthetic.voices import Utterance
 from talkface.errors import TalkfaceError
+from talkface.head.emotions import EMOTIONS, emotion_actions
 from talkface.head.expression import combine
 from talkface.head.model import ACTIONS
+from talkface.head.motion import blink_shape, wander
 
 __all__ = ["LEVELS", "Performance", "emotion_actions", "performance"]
 
 LEVELS = (0.45, 0.7, 1.0)
 """Intensity of the emotion levels 1, 2 and 3."""
 
-# Full-intensity prototypes; a name without a side moves both sides alike.
-_PROTOTYPES: dict[str, dict[str, float]] = {
-    "neutral": {},
-    "happy": {"mouthSmile": 0.75, "cheekSquint": 0.6, "eyeSquint": 0.3, "mouthDimple": 0.2,
-    "browOuterUp": 0.1,
-              "mouthUpperUp": 0.2, "mouthStretch": 0.15},
-    "sad": {"mouthFrown": 0.65, "browInnerUp": 0.8, "browDown": 0.15, "mouthShrugLower": 0.35,
-    "eyeSquint": 0.2,
-            "eyeLookDown": 0.2, "mouthPress": 0.1},
-    "surprised": {"browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8, "jawOpen": 0.3, "mouthFunnel": 0.1},
-    "fear": {"browInnerUp": 0.9, "browOuterUp": 0.3, "browDown": 0.2, "eyeWide": 0.65, "mouthStretch": 0.6,
-             "mouthFrown": 0.2, "jawOpen": 0.12},
-    "disgusted": {"noseSneer": 0.9, "mouthUpperUp": 0.55, "browDown": 0.5, "cheekSquint": 0.45,
-    "mouthFrown": 0.3,
-                  "eyeSquint": 0.35, "mouthShrugUpper": 0.15},
-    "angry": {"browDown": 0.95, "eyeWide": 0.25, "eyeSquint": 0.3, "noseSneer": 0.4, "mouthPress": 0.45,
-              "mouthFrown": 0.35, "jawForward": 0.2, "mouthLowerDown": 0.2},
-    "contempt": {"mouthSmileLeft": 0.6, "mouthDimpleLeft": 0.6, "cheekSquintLeft": 0.25, "eyeSquint": 0.25,
-                 "browOuterUpRight": 0.3, "mouthUpperUpLeft": 0.2, "mouthPress": 0.1},
-}  # fmt: skip
 _INDEX = {name: i for i, name in enumerate(ACTIONS)}
 
 
@@ -67,27 +47,6 @@ class Performance:
     fps: float
     emotion: int
     level: int
-
-
-def emotion_actions(emotion: int | str, intensity: float) -> np.ndarray:
-    """(52,) actions of an expression.
-
-    Args:
-        emotion: id or name (see `EMOTIONS`).
-        intensity: 0 (neutral) to 1 (as strong as it gets); every action grows with it.
-
-    Raises:
-        TalkfaceError: unknown emotion.
-    """
-    index = EMOTIONS.index(emotion) if emotion in EMOTIONS else emotion
-    if not isinstance(index, int | np.integer) or not 0 <= index < len(EMOTIONS):
-        raise TalkfaceError(f"emotion: {emotion!r}; allowed 0-{len(EMOTIONS) - 1} or {', '.join(EMOTIONS)}")
-    out = np.zeros(len(ACTIONS), dtype=np.float32)
-    for name, value in _PROTOTYPES[EMOTIONS[index]].items():
-        sides = [name] if name in _INDEX else [name + "Left", name + "Right"]
-        for side in sides:
-            out[_INDEX[side]] = value * intensity
-    return out
 
 
 def performance(
@@ -117,7 +76,7 @@ def performance(
     speech = speech_actions(
         utterance.phonemes, times, style if style is not None else SpeakingStyle.sample(seed)
     )
-    swell = 0.85 + 0.15 * _wander(times, random, period=1.5)[:, None]  # an expression is never frozen
+    swell = 0.85 + 0.15 * wander(times, random, period=1.5)[:, None]  # an expression is never frozen
     actions = combine(speech, expression[None] * np.clip(swell, 0.6, 1.0))
     actions = np.maximum(actions, _blinks(times, random, busy=1.6 if index in (3, 4) else 1.0))
     actions = np.maximum(actions, _glances(times, random))
@@ -127,19 +86,12 @@ def performance(
     return Performance(actions, pose, symbols, visemes, fps, 0 if neutral else index, 0 if neutral else level)
 
 
-def _wander(times: np.ndarray, random: np.random.Generator, period: float) -> np.ndarray:
-    """(T,) smooth noise of standard deviation about 1: six sines of random phase around 1 / period Hz."""
-    rates = random.uniform(0.4, 1.6, 6) / period
-    phases = random.uniform(0, 2 * np.pi, 6)
-    return np.sin(2 * np.pi * rates[:, None] * times[None] + phases[:, None]).sum(0) / np.sqrt(3.0)
-
-
 def _blinks(times: np.ndarray, random: np.random.Generator, busy: float) -> np.ndarray:
     """(T, 52): 15-20 blinks a minute, 0.08 s to close, 0.16 s to open."""
     out = np.zeros((len(times), len(ACTIONS)), dtype=np.float32)
     clock = random.uniform(0.2, 2.5)
     while times.size and clock < times[-1]:
-        shape = np.clip(np.minimum((times - clock) / 0.08 + 1, 1 - (times - clock - 0.03) / 0.16), 0.0, 1.0)
+        shape = blink_shape(times - clock, close=0.08, hold=0.03, reopen=0.16)
         for side in ("eyeBlinkLeft", "eyeBlinkRight"):
             out[:, _INDEX[side]] = np.maximum(out[:, _INDEX[side]], shape)
         clock += random.gamma(4.0, 0.85) / busy
@@ -175,7 +127,7 @@ def _brows(utterance: Utterance, times: np.ndarray, random: np.random.Generator)
 def _head_motion(times: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(T, 6): a resting direction, a slow drift and small nods; rotation below 0.35 rad."""
     rest = random.normal(0, (0.05, 0.10, 0.03, 0.0, 0.0, 0.0))
-    drift = np.stack([_wander(times, random, 4.0) for _ in range(6)], axis=1) * (
+    drift = np.stack([wander(times, random, 4.0) for _ in range(6)], axis=1) * (
         0.02,
         0.035,
         0.015,
@@ -183,7 +135,7 @@ def _head_motion(times: np.ndarray, random: np.random.Generator) -> np.ndarray:
         0.003,
         0.004,
     )
-    nod = np.stack([_wander(times, random, 0.9) for _ in range(3)], axis=1) * (0.010, 0.008, 0.005)
+    nod = np.stack([wander(times, random, 0.9) for _ in range(3)], axis=1) * (0.010, 0.008, 0.005)
     pose = np.clip(rest, -0.2, 0.2) + drift
     pose[:, :3] = np.clip(pose[:, :3] + nod, -0.35, 0.35)
     return pose.astype(np.float32)
