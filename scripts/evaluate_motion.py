@@ -193,7 +193,7 @@ def main() -> int:
         for name, picture in pictures.items()
     }
     if options.sheet:
-        data = cv2.imencode(".jpg", sheet(studios["astronaut"])[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 74])[1]
+        data = cv2.imencode(".jpg", sheet(studios["astronaut"])[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
         options.sheet.write_bytes(data.tobytes())
     if options.sheets:
         options.sheets.mkdir(exist_ok=True)

@@ -27,9 +27,7 @@ from talkface.pipelines.sources import FoundFace
 from talkface.portrait.blend import blend_mask
 
 DEFAULT_MOTION = "subtle"
-_UPPER = torch.tensor(
-    [name.startswith(("brow", "eye", "cheekSquint", "noseSneer")) for name in ACTIONS]
-).numpy()
+_UPPER = np.array([name.startswith(("brow", "eye", "cheekSquint", "noseSneer")) for name in ACTIONS])
 
 
 @dataclass(frozen=True, eq=False)
