@@ -181,6 +181,7 @@ def main() -> int:
     )
     parser.add_argument("--speed-sound", type=Path, help="measure the speed with this sound")
     parser.add_argument("--rounds", type=int, default=3, help="of the measurement of speed (default: 3)")
+    parser.add_argument("--only", choices=("commands", "speech", "speed"), help="one part of it")
     options = parser.parse_args()
     from skimage.data import astronaut
 
@@ -200,10 +201,11 @@ def main() -> int:
         for name, studio in studios.items():
             write_image(options.sheets / f"{name}.png", sheet(studio, 220))
     judge = ExpressionJudge(options.task)
-    respond(studios, judge)
-    if options.films:
+    if options.only in (None, "commands"):
+        respond(studios, judge)
+    if options.films and options.only in (None, "speech"):
         emotional_speech(pipeline, options.films, judge, options.fps)
-    if options.speed_sound:
+    if options.speed_sound and options.only in (None, "speed"):
         speed(pipeline, pictures["astronaut"], read_audio(options.speed_sound, 16000), options.rounds)
     return 0
 
