@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkface.conditioning.audio import interpolate_features
+from talkface.conditioning.audio import Features, interpolate_features
 from talkface.errors import TalkfaceError
 from talkface.head.expression import resting_actions, speak_over
 from talkface.head.fit import STEADY, FittedHead, HeadFitter
@@ -83,7 +83,7 @@ class FaceGuide:
         crop: AlignedCrop,
         points: np.ndarray,
         speech: Any,
-        features: Tensor,
+        features: Features,
         feature_rate: float,
         *,
         still: bool,

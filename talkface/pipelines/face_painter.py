@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkface.conditioning.audio import audio_windows
+from talkface.conditioning.audio import Features, audio_windows
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast
 from talkface.pipelines.face_guide import FaceGuide, Guides
@@ -52,7 +52,7 @@ class References:
 class Sound:
     """Features (T, D) at `feature_rate` Hz; a frame sees 2 * window + 1 of them, `window_rate` Hz apart."""
 
-    features: Tensor
+    features: Features
     feature_rate: float
     window: int
     window_rate: float

@@ -27,7 +27,7 @@ side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from talkface import __version__
+from talkface.conditioning.audio import Features
 from talkface.errors import TalkfaceError
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
@@ -53,6 +54,7 @@ from talkface.pipelines.sources import (
     fixed_timeline,
     still_shots,
 )
+from talkface.pipelines.streaming import FrameStream, LiveSound
 from talkface.pipelines.talking_film import TalkingFilm, paste_frames
 from talkface.portrait.crop import AlignedCrop, alignment_matrix
 
@@ -116,7 +118,7 @@ class TalkingFacePipeline:
 
     def __call__(
         self,
-        audio: PathLike | Audio,
+        audio: PathLike | Audio | LiveSound,
         image: PathLike | np.ndarray | None = None,
         film: PathLike | None = None,
         *,
@@ -166,6 +168,8 @@ class TalkingFacePipeline:
         Raises:
             TalkfaceError: an argument, the sound, the picture or the face in it does not allow it.
         """
+        live = audio if isinstance(audio, LiveSound) else None
+        group = self.group if live is None else live.group
         if (image is None) == (film is None):
             raise TalkfaceError("give either image=... (a picture) or film=... (a film to dub)")
         if mode not in MODES:
@@ -173,14 +177,16 @@ class TalkingFacePipeline:
         _check_range("seed", seed, 0, 2**63 - 1)
         _check_range("eta", eta, 0, 1)
         _check_range("face", face or 1, 1, 1000)
-        _check_range("batch_size", self.group if batch_size is None else batch_size, 1, 4096)
+        _check_range("batch_size", group if batch_size is None else batch_size, 1, 4096)
         if independent_noise is None:
             independent_noise = 1.0 if mode == "autoregressive" else 0.0
         _check_range("independent_noise", independent_noise, 0, 1)
         level = self._guide_level(guide)
         sampler = self._sampler(num_inference_steps, guidance_scale, eta)
         emotion_id = self._emotion_id(emotion)
-        sound = audio if isinstance(audio, Audio) else read_audio(audio, self.speech.sample_rate, max_seconds)
+        if not isinstance(audio, Audio | LiveSound):
+            audio = read_audio(audio, self.speech.sample_rate, max_seconds)
+        sound = audio
         rate = None if fps is None else exact_rate(fps)
         rank = 0 if face is None else face - 1
 
@@ -192,11 +198,16 @@ class TalkingFacePipeline:
         shots: Callable[[], Iterator[Shot]]
         pixel_aspect = Fraction(1)
         if image is not None:
-            line = fixed_timeline(sound.duration, rate or Fraction(25))
+            rate = rate or Fraction(25)
+            line = (
+                sound.timeline(rate) if isinstance(sound, LiveSound) else fixed_timeline(sound.duration, rate)
+            )
             name = "the picture" if isinstance(image, np.ndarray) else str(image)
             picture = image if isinstance(image, np.ndarray) else read_image(image)
             found = find_in_picture(name, picture, self.finder, rank, size)
             shots = partial(still_shots, found, line)
+        elif isinstance(sound, LiveSound):
+            raise TalkfaceError("film: sound that is still coming makes a picture speak; give image=...")
         else:
             assert film is not None
             reader = open_video(film)
@@ -207,8 +218,15 @@ class TalkingFacePipeline:
         notes = _notes(sound, found, face, None if film is None else reader.duration)
 
         # 2. what the sound says, once for all frames
-        features = self.hear(sound)
         window_rate = self.bundle.value("window_rate") or float(line.fps)
+        features: Features
+        if isinstance(sound, LiveSound):
+            features = sound.features
+            shots = partial(
+                sound.shots, found, line.fps, int(self.bundle.value("window")) / float(window_rate)
+            )
+        else:
+            features = self.hear(sound)
         animator = None
         if level != "none":
             animator = FaceGuide(
@@ -231,8 +249,8 @@ class TalkingFacePipeline:
             mask_kind=str(self.bundle.value("mask")),
             seed=seed,
             independent_noise=independent_noise,
-            group=1 if mode == "autoregressive" and level != "warp" else self.group,
-            batch_size=batch_size or self.group,
+            group=1 if mode == "autoregressive" and level != "warp" else group,
+            batch_size=batch_size or group,
             device=self.device,
             dtype=self.dtype,
             emotion=emotion_id,
@@ -257,7 +275,7 @@ class TalkingFacePipeline:
                 "guidance_scale": sampler.scales,
                 "emotion": emotion,
             },
-            make_frames=lambda result: paste_frames(painter, shots, crop, result),
+            make_frames=lambda result: paste_frames(painter, shots, crop, result, ahead=live is None),
         )
 
     @torch.inference_mode()
@@ -277,6 +295,46 @@ class TalkingFacePipeline:
                 f"{type(self.speech).__name__}; leave it out of bundle.json"
             )
         return self.speech.amplified(features, gain)
+
+    def stream(
+        self,
+        audio_chunks: Iterable[np.ndarray],
+        image: PathLike | np.ndarray,
+        *,
+        lookahead: float | None = 0.3,
+        level: torch.Tensor | None = None,
+        group: int | None = None,
+        **options: Any,
+    ) -> FrameStream:
+        """Make the face in `image` speak sound that is still coming; the face is found before this returns.
+
+        Args:
+            audio_chunks: the sound at `speech.sample_rate` (16 kHz), mono, in chunks of any size: float32 (n,) in
+                [-1, 1], or int16 (n,). It is asked for a chunk whenever the next frames need one.
+            image: see `__call__`.
+            lookahead: seconds, 0 to 10, of sound after a frame that are waited for; None: as much as `__call__` uses.
+            level: what `speech.level(samples[None])` returns for such a sound; None: estimated while it comes.
+            group: frames in each network call, 1 to 64; fewer come sooner and cost more. None = the pipeline's.
+            options: of `__call__`, those for pictures.
+
+        Returns:
+            Frames, made when they are asked for. With `lookahead` None and the level given (or the sound short
+            enough to be held in memory), they are those of `__call__`, byte for byte.
+
+        Raises:
+            TalkfaceError: an argument, the picture or the face in it; while iterating: a chunk, or no sound at all.
+        """
+        _check_range("lookahead", lookahead or 0.0, 0, 10)
+        _check_range("group", self.group if group is None else group, 1, 64)
+        sound = LiveSound(
+            audio_chunks,
+            self.speech,
+            group=group or self.group,
+            lookahead=lookahead,
+            level=level,
+            device=self.device,
+        )
+        return FrameStream(self(sound, image, **options), sound)
 
     def _guide_level(self, wanted: str | None) -> str:
         level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted
@@ -349,15 +407,17 @@ class TalkingFacePipeline:
         return References(first, window, overlap)
 
 
-def _notes(sound: Audio, found: FoundFace, face: int | None, film_seconds: float | None) -> list[str]:
+def _notes(
+    sound: Audio | LiveSound, found: FoundFace, face: int | None, film_seconds: float | None
+) -> list[str]:
     notes = []
-    if sound.is_silent:
+    if isinstance(sound, Audio) and sound.is_silent:
         notes.append("the sound is silent; the mouth will hardly move")
     if found.faces > 1 and face is None:
         notes.append(f"{found.faces} faces are found; the largest is taken (--face chooses another)")
     if found.index:
         notes.append(f"the first {found.index} frames of the film show no usable face and stay as they are")
-    if film_seconds is not None and sound.duration - film_seconds > 0.5:
+    if film_seconds is not None and isinstance(sound, Audio) and sound.duration - film_seconds > 0.5:
         notes.append(
             f"the sound is {sound.duration - film_seconds:.1f} s longer than the film, which then "
             "stands still at its last frame"

@@ -52,14 +52,22 @@ class TalkingFilm:
 
 
 def paste_frames(
-    painter: FacePainter, shots: Callable[[], Iterator[Shot]], crop_only: bool, result: TalkingFilm
+    painter: FacePainter,
+    shots: Callable[[], Iterator[Shot]],
+    crop_only: bool,
+    result: TalkingFilm,
+    ahead: bool = True,
 ) -> Iterator[np.ndarray]:
-    """Paint in the background; match the colours and paste here."""
+    """Paint in the background (`ahead`), or here when a frame is asked for; match the colours and paste here."""
     first = painter.references.first
     mask = blend_mask(first.size)
     match = ColourMatcher()
     square = first.image
-    for shot, painted in in_background(lambda keep_going: painter.paint(shots(), keep_going)):
+    if ahead:
+        pairs = in_background(lambda keep_going: painter.paint(shots(), keep_going))
+    else:
+        pairs = painter.paint(shots(), lambda: None)
+    for shot, painted in pairs:
         if painted is None or shot.crop is None:
             result.frames_without_face += 1
             yield square if crop_only else shot.picture
