@@ -301,9 +301,9 @@ class TalkingFacePipeline:
         audio_chunks: Iterable[np.ndarray],
         image: PathLike | np.ndarray,
         *,
-        lookahead: float | None = 0.3,
+        lookahead: float | None = 0.4,
         level: torch.Tensor | None = None,
-        group: int | None = None,
+        group: int = 4,
         **options: Any,
     ) -> FrameStream:
         """Make the face in `image` speak sound that is still coming; the face is found before this returns.
@@ -314,22 +314,22 @@ class TalkingFacePipeline:
             image: see `__call__`.
             lookahead: seconds, 0 to 10, of sound after a frame that are waited for; None: as much as `__call__` uses.
             level: what `speech.level(samples[None])` returns for such a sound; None: estimated while it comes.
-            group: frames in each network call, 1 to 64; fewer come sooner and cost more. None = the pipeline's.
+            group: frames in each network call, 1 to 64; fewer come sooner and cost more.
             options: of `__call__`, those for pictures.
 
         Returns:
-            Frames, made when they are asked for. With `lookahead` None and the level given (or the sound short
-            enough to be held in memory), they are those of `__call__`, byte for byte.
+            Frames, made when they are asked for. With `lookahead` None and the pipeline's own `group` they are
+            those of `__call__`, byte for byte; memory is then bounded if the level is given.
 
         Raises:
             TalkfaceError: an argument, the picture or the face in it; while iterating: a chunk, or no sound at all.
         """
         _check_range("lookahead", lookahead or 0.0, 0, 10)
-        _check_range("group", self.group if group is None else group, 1, 64)
+        _check_range("group", group, 1, 64)
         sound = LiveSound(
             audio_chunks,
             self.speech,
-            group=group or self.group,
+            group=group,
             lookahead=lookahead,
             level=level,
             device=self.device,

@@ -57,7 +57,7 @@ def test_with_the_level_given_and_no_bound_frames_are_those_of_the_whole_sound(t
     samples = syllables(0.7 if size > 1 else 0.3)
     whole = frames(tiny_pipeline(Audio(samples, RATE), picture, seed=3))
     level = tiny_pipeline.speech.level(torch.from_numpy(samples)[None])
-    live = tiny_pipeline.stream(cut(samples, size), picture, lookahead=None, level=level, seed=3)
+    live = tiny_pipeline.stream(cut(samples, size), picture, lookahead=None, level=level, group=8, seed=3)
     assert np.array_equal(frames(live), whole)
 
 
@@ -67,7 +67,7 @@ def test_chunks_of_the_encoder_that_end_on_the_way_do_not_show(tiny_pipeline, pi
     samples = syllables(1.5)
     whole = frames(tiny_pipeline(Audio(samples, RATE), picture))
     for level in (None, tiny_pipeline.speech.level(torch.from_numpy(samples)[None])):
-        live = frames(tiny_pipeline.stream(cut(samples, 500), picture, lookahead=None, level=level))
+        live = frames(tiny_pipeline.stream(cut(samples, 500), picture, lookahead=None, level=level, group=8))
         assert np.array_equal(live, whole)
 
 
