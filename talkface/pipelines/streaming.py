@@ -9,7 +9,7 @@ estimated as the sound goes by. Frames do not depend on how the sound is cut int
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from itertools import count
 from typing import Any
@@ -58,6 +58,7 @@ class LiveSound:
         level: what `speech.level` returns for a whole sound; None: estimated as the sound goes by, or, without
             bound of `lookahead`, measured when it has ended.
         device: where `speech` computes.
+        amplified: what is done to features (T, D) before they are used; None: nothing.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class LiveSound:
         lookahead: float | None,
         level: Tensor | None,
         device: torch.device,
+        amplified: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._chunks, self._speech = iter(chunks), speech
         self.group, self.lookahead = group, lookahead
         self._level = level
         self._running = speech.running_level() if lookahead is not None and level is None else None
-        self._device = device
+        self._device, self._amplified = device, amplified
         self._hop = speech.sample_rate / speech.feature_rate
         self._reach = round(speech.context_seconds * speech.feature_rate)
         self.features = FeatureWindow(speech.feature_dim)
@@ -147,8 +149,8 @@ class LiveSound:
 
     def _encode(self, samples: Tensor) -> Tensor:
         options = {} if self._level is None else {"level": self._level}
-        found: Tensor = self._speech(samples.to(self._device)[None], **options)[0].float().cpu()
-        return found
+        found: Tensor = self._speech(samples.to(self._device)[None], **options)[0]
+        return (found if self._amplified is None else self._amplified(found)).float().cpu()
 
     def _encode_ahead(self, first: int, last: int, end: int) -> None:
         """Features `first` to `last` from the first `end` samples, the rest mirrored; at the end all there are."""

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 MODES = ("windowed", "autoregressive")
 REFERENCES = ("first", "window")
+MOST_WORKERS = 4  # each holds a group's activations: 0.1 GB
 GROUP_FRAMES = {"cpu": 8, "mps": 8, "cuda": 32}
 
 
@@ -258,6 +259,7 @@ class TalkingFacePipeline:
             autoregressive=mode == "autoregressive",
             guide=animator,
             refined=level != "warp",
+            workers=1 if live is not None or mode == "autoregressive" or level == "warp" else self._workers(),
         )
         return TalkingFilm(
             fps=line.fps,
@@ -333,8 +335,13 @@ class TalkingFacePipeline:
             lookahead=lookahead,
             level=level,
             device=self.device,
+            amplified=self.amplified,
         )
         return FrameStream(self(sound, image, **options), sound)
+
+    def _workers(self) -> int:
+        """Groups painted side by side: pays where cores, not the network's size, are the limit."""
+        return min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
 
     def _guide_level(self, wanted: str | None) -> str:
         level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted
