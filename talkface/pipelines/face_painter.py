@@ -144,7 +144,9 @@ class FacePainter:
             painted: dict[int, Painted] = {}
             for group in prepared:
                 images = self._paint_group(group, state, keep_going)
-                painted.update((shot.index, (shot, image)) for shot, image in zip(group.shots, images, strict=True))
+                painted.update(
+                    (shot.index, (shot, image)) for shot, image in zip(group.shots, images, strict=True)
+                )
             return [painted.get(shot.index, (shot, None)) for shot in shots]
 
         return task
