@@ -78,13 +78,20 @@ class TalkingFacePipeline:
         finder: a `FaceFinder` to use instead of the bundle's landmark networks.
         group: frames in each network call; None = 8 on the CPU, 32 on CUDA. Another value may change the last
             bit of a frame; the batch size never does.
+        workers: groups that are painted side by side on the CPU, each with its share of torch's threads; None = as
+            many as torch has threads, at most 4. The number of threads, too, may change the last bit. Streams have 1.
 
     Raises:
         TalkfaceError: the bundle lacks a part or a value.
     """
 
     def __init__(
-        self, bundle: Bundle, precision: str = "auto", finder: Any = None, group: int | None = None
+        self,
+        bundle: Bundle,
+        precision: str = "auto",
+        finder: Any = None,
+        group: int | None = None,
+        workers: int | None = None,
     ) -> None:
         self.bundle, self.device = bundle, bundle.device
         self.dtype = choose_precision(precision, bundle.device)
@@ -95,6 +102,7 @@ class TalkingFacePipeline:
         self.schedule = bundle.build("schedule")
         self.image_size = int(bundle.value("image_size"))
         self.group = group or GROUP_FRAMES.get(bundle.device.type, 8)
+        self.workers = workers or min(torch.get_num_threads(), MOST_WORKERS)
         if finder is None:
             from talkface.experts.faces import NetworkFaceFinder
 
@@ -259,7 +267,7 @@ class TalkingFacePipeline:
             autoregressive=mode == "autoregressive",
             guide=animator,
             refined=level != "warp",
-            workers=1 if live is not None or mode == "autoregressive" or level == "warp" else self._workers(),
+            workers=self.workers if self._side_by_side(live is None, mode, level) else 1,
         )
         return TalkingFilm(
             fps=line.fps,
@@ -320,8 +328,8 @@ class TalkingFacePipeline:
             options: of `__call__`, those for pictures.
 
         Returns:
-            Frames, made when they are asked for. With `lookahead` None and the pipeline's own `group` they are
-            those of `__call__`, byte for byte; memory is then bounded if the level is given.
+            Frames, made when they are asked for. With `lookahead` None, and the `group` and one worker of the
+            pipeline, they are those of `__call__`, byte for byte; memory is then bounded if the level is given.
 
         Raises:
             TalkfaceError: an argument, the picture or the face in it; while iterating: a chunk, or no sound at all.
@@ -339,9 +347,10 @@ class TalkingFacePipeline:
         )
         return FrameStream(self(sound, image, **options), sound)
 
-    def _workers(self) -> int:
-        """Groups painted side by side: pays where cores, not the network's size, are the limit."""
-        return min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
+    def _side_by_side(self, is_whole: bool, mode: str, level: str) -> bool:
+        """Whether groups can be painted at the same time, and gain by it: small networks leave cores idle."""
+        independent = mode == "windowed" and is_whole
+        return independent and level != "warp" and self.device.type == "cpu"
 
     def _guide_level(self, wanted: str | None) -> str:
         level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted

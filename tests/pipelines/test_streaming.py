@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from talkface.checkpoint import load_bundle
 from talkface.errors import TalkfaceError
 from talkface.experts.speech import ArticulationEncoder
 from talkface.experts.speech_level import RecentLevel
@@ -48,26 +49,32 @@ def picture(draw_faces) -> np.ndarray:
     return draw_faces(160, 240, [(60, 20, 128)])
 
 
+@pytest.fixture(scope="module")
+def alone(tiny_bundle, drawn_face_finder) -> TalkingFacePipeline:
+    """A pipeline with one worker, as a stream has."""
+    return TalkingFacePipeline(load_bundle(tiny_bundle), "fp32", drawn_face_finder, workers=1)
+
+
 def frames(result) -> np.ndarray:
     return np.stack(list(result))
 
 
 @pytest.mark.parametrize("size", [1, 37, 1600, 10**6])
-def test_with_the_level_given_and_no_bound_frames_are_those_of_the_whole_sound(tiny_pipeline, picture, size):
+def test_with_the_level_given_and_no_bound_frames_are_those_of_the_whole_sound(alone, picture, size):
     samples = syllables(0.7 if size > 1 else 0.3)
-    whole = frames(tiny_pipeline(Audio(samples, RATE), picture, seed=3))
-    level = tiny_pipeline.speech.level(torch.from_numpy(samples)[None])
-    live = tiny_pipeline.stream(cut(samples, size), picture, lookahead=None, level=level, group=8, seed=3)
+    whole = frames(alone(Audio(samples, RATE), picture, seed=3))
+    level = alone.speech.level(torch.from_numpy(samples)[None])
+    live = alone.stream(cut(samples, size), picture, lookahead=None, level=level, group=8, seed=3)
     assert np.array_equal(frames(live), whole)
 
 
-def test_chunks_of_the_encoder_that_end_on_the_way_do_not_show(tiny_pipeline, picture, monkeypatch):
+def test_chunks_of_the_encoder_that_end_on_the_way_do_not_show(alone, picture, monkeypatch):
     """Also at the borders of the pieces in which a long sound is encoded, and without a level to wait for."""
-    monkeypatch.setattr(tiny_pipeline.speech, "chunk_seconds", 0.3, raising=False)
+    monkeypatch.setattr(alone.speech, "chunk_seconds", 0.3, raising=False)
     samples = syllables(1.5)
-    whole = frames(tiny_pipeline(Audio(samples, RATE), picture))
-    for level in (None, tiny_pipeline.speech.level(torch.from_numpy(samples)[None])):
-        live = frames(tiny_pipeline.stream(cut(samples, 500), picture, lookahead=None, level=level, group=8))
+    whole = frames(alone(Audio(samples, RATE), picture))
+    for level in (None, alone.speech.level(torch.from_numpy(samples)[None])):
+        live = frames(alone.stream(cut(samples, 500), picture, lookahead=None, level=level, group=8))
         assert np.array_equal(live, whole)
 
 
