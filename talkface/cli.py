@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
 from talkface import __version__
+from talkface.arguments import add_liveliness, check_input, check_output, frame_rate, number, whole
 from talkface.errors import TalkfaceError
+from talkface.live import add_stream
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
-FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
-_NTSC = {
-    "23.976": Fraction(24000, 1001),
-    "23.98": Fraction(24000, 1001),
-    "29.97": Fraction(30000, 1001),
-    "59.94": Fraction(60000, 1001),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"talkface {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_sample_video(verbs)
+    add_stream(verbs)
     doctor = verbs.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
     doctor.add_argument("--bundle", metavar="NAME|PATH", action="append", help="also check this bundle")
     doctor.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -133,28 +126,14 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
     add("--bundle", default="default", metavar="NAME|PATH", help="the trained model (default: default)")
     add(
         "--face",
-        type=_whole(1),
+        type=whole(1),
         metavar="N",
         help="the N-th largest face, when there are several (default: 1)",
     )
     add("--crop", action="store_true", help="write only the square face")
-    add(
-        "--fps", type=_frame_rate, metavar="RATE", help="default: 25 for a picture, the film's own for a film"
-    )
-    add("--emotion", metavar="NAME", help="neutral, happy, sad, surprised, fear, disgusted, angry, contempt")
-    add(
-        "--emotion-intensity",
-        type=_number(0, 1),
-        default=1.0,
-        metavar="X",
-        help="how strongly a picture shows it, 0 to 1 (default: 1)",
-    )
-    add(
-        "--motion",
-        choices=("none", "subtle", "lively"),
-        help="what a picture does besides speaking: blinks, head, brows (default: subtle)",
-    )
-    add("--seed", type=_whole(0), default=0, metavar="N", help="same seed, same film (default: 0)")
+    add("--fps", type=frame_rate, metavar="RATE", help="default: 25 for a picture, the film's own for a film")
+    add_liveliness(parser)
+    add("--seed", type=whole(0), default=0, metavar="N", help="same seed, same film (default: 0)")
     method = parser.add_argument_group("method")
     add = method.add_argument
     add(
@@ -169,16 +148,16 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
         help="refined: paint over the picture animated by its fitted head; warp: that picture itself; "
         "none: paint from the sound alone (default: the bundle's)",
     )
-    add("--num-inference-steps", type=_whole(1, 1000), metavar="N", help="default: the bundle's")
+    add("--num-inference-steps", type=whole(1, 1000), metavar="N", help="default: the bundle's")
     add(
         "--guidance-scale",
-        type=_number(0, 50),
+        type=number(0, 50),
         metavar="X",
         help="weight of the sound; 1 = none (default: the bundle's)",
     )
     add(
         "--eta",
-        type=_number(0, 1),
+        type=number(0, 1),
         default=0.0,
         metavar="X",
         help="noise of each step, autoregressive only (default: 0)",
@@ -189,13 +168,13 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="default: auto")
     add(
         "--batch-size",
-        type=_whole(1, 4096),
+        type=whole(1, 4096),
         metavar="N",
         help="frames made together; does not change the film",
     )
     add(
         "--max-duration",
-        type=_number(0.04, 86400),
+        type=number(0.04, 86400),
         default=3600.0,
         metavar="SECONDS",
         help="refuse longer sounds (default: 3600)",
@@ -217,9 +196,9 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
 
 
 def _sample_video(options: argparse.Namespace) -> int:
-    _check_input("--audio", options.audio)
-    _check_input("--id", options.id)
-    _check_output(options.out, (options.audio, options.id))
+    check_input("--audio", options.audio)
+    check_input("--id", options.id)
+    check_output(options.out, (options.audio, options.id))
     from talkface.checkpoint import bundle_folder
 
     bundle_folder(options.bundle)
@@ -283,10 +262,10 @@ def _sample_video(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    _check_input("--checkpoint", options.checkpoint)
-    _check_input("--config", options.config)
+    check_input("--checkpoint", options.checkpoint)
+    check_input("--config", options.config)
     if options.card is not None:
-        _check_input("--card", options.card)
+        check_input("--card", options.card)
     from talkface.export import export_bundle
 
     folder = export_bundle(options.checkpoint, options.config, options.out, options.base, options.card)
@@ -303,75 +282,6 @@ def _doctor(options: argparse.Namespace) -> int:
 def _version(options: argparse.Namespace) -> int:
     print(f"talkface {__version__}")
     return 0
-
-
-def _check_input(option: str, path: Path) -> None:
-    if not path.exists():
-        raise TalkfaceError(f"{option}: {path} does not exist; give an existing file")
-    if not path.is_file():
-        raise TalkfaceError(f"{option}: {path} is not a file; give a file")
-    if path.stat().st_size == 0:
-        raise TalkfaceError(f"{option}: {path} is empty (0 bytes); give a file with contents")
-    if not os.access(path, os.R_OK):
-        raise TalkfaceError(f"{option}: {path} may not be read; change its permissions or give another file")
-
-
-def _check_output(path: Path, inputs: Sequence[Path]) -> None:
-    if path.suffix.lower() not in FILM_SUFFIXES:
-        raise TalkfaceError(f"--out: {path} is no film name; allowed endings are {', '.join(FILM_SUFFIXES)}")
-    if path.is_dir():
-        raise TalkfaceError(f"--out: {path} is a folder; give the name of a film in it")
-    folder = path.parent
-    if not folder.is_dir():
-        raise TalkfaceError(f"--out: the folder {folder} does not exist; make it first: mkdir -p '{folder}'")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise TalkfaceError(
-            f"--out: the folder {folder} cannot be written ({error.strerror or error}); choose another"
-        ) from error
-    if path.exists() and any(path.samefile(other) for other in inputs):
-        raise TalkfaceError(f"--out: {path} is also an input and would be lost; choose another name")
-
-
-def _whole(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = lowest - 1
-        if not lowest <= value <= highest:
-            allowed = f"{lowest} to {highest}" if highest < 2**31 else f"{lowest} or more"
-            raise argparse.ArgumentTypeError(f"{text}; allowed are whole numbers, {allowed}")
-        return value
-
-    return parse
-
-
-def _number(lowest: float, highest: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(f"{text}; allowed are numbers from {lowest:g} to {highest:g}")
-        return value
-
-    return parse
-
-
-def _frame_rate(text: str) -> Fraction:
-    try:
-        rate = _NTSC.get(text) or Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 1 <= rate <= 240:
-        raise argparse.ArgumentTypeError(
-            f"{text}; allowed are 1 to 240 frames a second, as 25, 29.97 or 30000/1001"
-        )
-    return rate
 
 
 if __name__ == "__main__":

@@ -21,7 +21,51 @@ from talkface.errors import TalkfaceError
 AUDIO_MODES = ("attention", "expanded_attention", "tokens", "embedding")
 
 
-def interpolate_features(features: Tensor, feature_rate: float, times: Tensor) -> Tensor:
+class FeatureWindow:
+    """The features at hand of a sound that is still coming: a few rows of the (T, D) that it will have had.
+
+    It is read as the whole would be, by numbers counted from the beginning of the sound; what has gone by is
+    forgotten, and what is beyond the last row is not yet known.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.rows = torch.empty(0, dim)
+        self.first = 0
+
+    def __len__(self) -> int:
+        return self.first + len(self.rows)
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        if len(numbers) and int(numbers.min()) < self.first:
+            raise IndexError(
+                f"feature {int(numbers.min())} is asked for; those before {self.first} are forgotten"
+            )
+        return self.rows[numbers - self.first]
+
+    def replace(self, first: int, rows: Tensor) -> None:
+        """From now on these rows (N, D), numbered from `first`, and no others."""
+        self.rows, self.first = rows, first
+
+    def extend(self, rows: Tensor, forget: int) -> None:
+        """Add rows (N, D) at the end, and forget those numbered below `forget`."""
+        gone = min(max(0, forget - self.first), len(self.rows))
+        self.replace(self.first + gone, torch.cat([self.rows[gone:], rows]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the rows."""
+        return self.rows.dtype
+
+
+Features = Tensor | FeatureWindow
+
+
+def interpolate_features(features: Features, feature_rate: float, times: Tensor) -> Tensor:
     """Features at given times, linear between neighbours and constant beyond the ends.
 
     Args:
@@ -33,17 +77,17 @@ def interpolate_features(features: Tensor, feature_rate: float, times: Tensor) -
     Raises:
         TalkfaceError: no features.
     """
-    if features.shape[0] == 0:
+    if len(features) == 0:
         raise TalkfaceError("sound features: 0 of them; allowed: 1 or more; the sound is too short")
     # float64: in a long film float32 seconds are too coarse to address features exactly.
-    position = (times.to(features.device, torch.float64) * feature_rate - 0.5).clamp(0, features.shape[0] - 1)
+    position = (times.to(features.device, torch.float64) * feature_rate - 0.5).clamp(0, len(features) - 1)
     below = position.floor().long()
     above = position.ceil().long()
     return torch.lerp(features[below], features[above], (position - below).to(features.dtype)[:, None])
 
 
 def audio_windows(
-    features: Tensor, feature_rate: float, times: Tensor, window: int, window_rate: float
+    features: Features, feature_rate: float, times: Tensor, window: int, window_rate: float
 ) -> Tensor:
     """Features around each time: at time + j / window_rate for j = -window .. window.
 

@@ -138,22 +138,16 @@ def suppress_overlaps(
         Indices of the boxes that stay, best first.
     """
     kept: list[int] = []
+    edges = np.asarray(boxes, np.float64).reshape(-1, 4)
+    areas = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
     for index in np.argsort(-np.asarray(scores), kind="stable"):
-        if all(
-            overlap(boxes[index], boxes[other]) <= limit
-            and _contained(boxes[index], boxes[other]) <= contained
-            for other in kept
-        ):
+        low = np.maximum(edges[index, :2], edges[kept, :2])
+        high = np.minimum(edges[index, 2:], edges[kept, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        union, smaller = areas[index] + areas[kept] - shared, np.minimum(areas[index], areas[kept])
+        if (shared <= limit * union).all() and (shared <= contained * smaller).all():
             kept.append(int(index))
     return kept
-
-
-def _contained(box: FloatArray, other: FloatArray) -> float:
-    """Share of the smaller box that lies in the larger one."""
-    low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
-    shared = float(np.prod(np.clip(high - low, 0, None)))
-    smaller = min(float(np.prod(box[2:] - box[:2])), float(np.prod(other[2:] - other[:2])))
-    return shared / smaller if smaller > 0 else 0.0
 
 
 def fit_similarity(source: FloatArray, target: FloatArray) -> NDArray[np.float64]:

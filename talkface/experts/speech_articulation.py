@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
 from talkface.experts.speech_base import SpeechEncoder
+from talkface.experts.speech_level import LoudFrames, frame_power
 
 __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
 
@@ -52,11 +53,9 @@ class _LogMel(nn.Module):
 
     def level(self, waveform: Tensor) -> Tensor:
         """(B, 1, 1) log10 of the power of loud frames."""
-        usable = waveform.shape[1] // _HOP * _HOP
-        if usable == 0:
+        if waveform.shape[1] < _HOP:
             return waveform.new_full((len(waveform), 1, 1), -5.0)
-        power = waveform[:, :usable].reshape(len(waveform), -1, _HOP).square().mean(-1)
-        power = F.avg_pool1d(power[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+        power = frame_power(waveform, _HOP)
         rank = max(1, round(0.95 * power.shape[1]))
         return power.kthvalue(rank, dim=1).values.clamp(min=1e-5).log10()[:, None, None]
 
@@ -91,6 +90,9 @@ class LogMelEncoder(SpeechEncoder):
 
     def level(self, waveform: Tensor) -> Tensor:
         return self.mel.level(waveform)
+
+    def running_level(self) -> LoudFrames:
+        return LoudFrames(_HOP)
 
     def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
         count = self.num_features(waveform.shape[1])
@@ -173,6 +175,9 @@ class ArticulationEncoder(SpeechEncoder):
 
     def level(self, waveform: Tensor) -> Tensor:
         return self.mel.level(waveform)
+
+    def running_level(self) -> LoudFrames:
+        return LoudFrames(_HOP)
 
     def hidden(self, waveform: Tensor, level: Tensor | None = None, margin: int | None = None) -> Tensor:
         """(B, T, channels), what the heads read.

@@ -7,6 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from talkface.experts.speech_level import RecentLevel, RunningLevel
+
 __all__ = ["SpeechEncoder"]
 
 
@@ -39,6 +41,10 @@ class SpeechEncoder(nn.Module):
         """What `forward` measures on the whole sound (B, ...), so that chunks agree on it; None when
         nothing."""
         return None
+
+    def running_level(self) -> RunningLevel:
+        """Estimates `level` while the sound is still coming."""
+        return RecentLevel(self)
 
     @torch.no_grad()
     def encode_long(self, waveform: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from talkface.head.fit import FittedHead
 from talkface.head.inside import COLOURS, GUM, light_inside, step, tooth_pattern
 from talkface.head.model import PARTS, HeadModel
 from talkface.head.raster import Fragments, rasterize_fragments
+from talkface.head.windows import window_max
 
 # metres on the mean head, whose origin lies between the eyeballs. What is drawn at all: the whole front, since the
 # upper face hides what lies behind it; and where the drawing fades out: towards the eyes and towards the ears.
@@ -258,9 +259,9 @@ def _soften_edges(pictures: Tensor, inside: Tensor, flow: Tensor) -> Tensor:
         kernel = taps.view(1, 1, *shape).expand(3, 1, -1, -1)
         blurred = F.conv2d(F.pad(blurred, padding, mode="replicate"), kernel, groups=3)
     difference = blurred - pictures
-    lips = F.max_pool2d(inside, side, 1, reach) + F.max_pool2d(-inside, side, 1, reach)
+    lips = window_max(inside, reach) + window_max(-inside, reach)
     teeth = inside * (6.0 * difference.abs().amax(1, keepdim=True)).clamp(max=1.0)
-    jump = (F.max_pool2d(flow, 3, 1, 1) + F.max_pool2d(-flow, 3, 1, 1)).amax(1, keepdim=True)
+    jump = (window_max(flow, 1) + window_max(-flow, 1)).amax(1, keepdim=True)
     contour = ((jump - _JUMP) / _JUMP).clamp(0.0, 1.0)
     edge = F.avg_pool2d(torch.maximum(lips, contour), 3, 1, 1)
     return pictures + torch.maximum(edge, teeth) * difference

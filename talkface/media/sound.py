@@ -8,6 +8,8 @@ belongs to time n / sample_rate of the film. Decoding streams; only the result i
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +135,47 @@ def _resample(resampler: av.AudioResampler, mono: np.ndarray | None, rate: int) 
         yield output.to_ndarray()[0].copy()
 
 
-class SoundSource:
+class SoundBlocks(ABC):
+    """A sound as a stream of float32 blocks at its own rate and channels, in presentation order.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: number of channels.
+        speech_channels: indices of the channels that are not low-frequency effects.
+    """
+
+    sample_rate: int
+    channels: int
+    speech_channels: list[int]
+
+    @abstractmethod
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield float32 (channels, n); can be read once."""
+
+
+class SoundQueue(SoundBlocks):
+    """Mono sound that is put in as it comes, and taken out by a film that is written behind it.
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    def __init__(self, sample_rate: int = 16000) -> None:
+        self.sample_rate, self.channels, self.speech_channels = sample_rate, 1, [0]
+        self._waiting: deque[np.ndarray] = deque()
+
+    def put(self, samples: np.ndarray) -> None:
+        """Append float32 in [-1, 1] or int16, (n,)."""
+        scale = np.float32(1 / 32768 if samples.dtype == np.int16 else 1)
+        self._waiting.append(samples.astype(np.float32) * scale)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """What was put in and not yet taken; ends for good when it runs out."""
+        while self._waiting:
+            yield self._waiting.popleft()[None]
+
+
+class SoundSource(SoundBlocks):
     """The sound of a file as a stream of float32 blocks at its own rate and channels, in presentation order.
 
     Use as a context manager. `blocks` can be read once.

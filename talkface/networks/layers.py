@@ -40,7 +40,27 @@ def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     how the time embedding enters.
     """
     groups = next(g for g in range(max(1, min(32, channels // 4)), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=eps)
+    return GroupNorm(groups, channels, eps=eps)
+
+
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` around a kernel of the processor that takes eight times as long as it must.
+
+    For small maps stored channels last torch reads the groups' few channels one value at a time; the detour over the
+    other layout costs less. Results differ by rounding only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        if not self._is_slow(x):
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+    def _is_slow(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or x.dim() != 4 or x.is_contiguous():
+            return False
+        narrow = self.num_channels // self.num_groups < 8 or x.dtype != torch.float32
+        return narrow and x.shape[2] * x.shape[3] < 1024
 
 
 def zero_init(module: nn.Module) -> nn.Module:

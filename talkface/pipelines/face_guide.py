@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from talkface.conditioning.audio import interpolate_features
+from talkface.conditioning.audio import Features, interpolate_features
 from talkface.errors import TalkfaceError
 from talkface.head.expression import calmed, resting_actions, speak_over
 from talkface.head.fit import STEADY, FittedHead, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
+from talkface.head.windows import window_max, window_mean
 from talkface.media import to_tensor
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -88,7 +88,7 @@ class FaceGuide:
         crop: AlignedCrop,
         points: np.ndarray,
         speech: Any,
-        features: Tensor,
+        features: Features,
         feature_rate: float,
         *,
         still: bool,
@@ -164,19 +164,15 @@ def moved(guides: Tensor, photograph: Tensor) -> Tensor:
     Differences of a few levels are resampling; what is reached is wider than the difference by 4 % of the side.
     """
     reach = max(1, round(0.02 * guides.shape[-1]))
-    side = 2 * reach + 1
     difference = (guides - photograph).abs().amax(1, keepdim=True)
-    wide = F.max_pool2d(difference, side, 1, reach)
-    wide = F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)
+    wide = window_mean(window_max(difference, reach), reach)
     return ((wide - 0.04) / 0.12).clamp(0.0, 1.0)
 
 
 def around(inside: Tensor) -> Tensor:
     """(N, 1, S, S) in [0, 1]: masks (N, 1, S, S) grown by 2 % of the side, with a soft edge as wide."""
     reach = max(1, round(0.02 * inside.shape[-1]))
-    side = 2 * reach + 1
-    wide = F.max_pool2d(inside, side, 1, reach)
-    return F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)
+    return window_mean(window_max(inside, reach), reach)
 
 
 def _crop(shot: Shot) -> AlignedCrop:

@@ -9,7 +9,7 @@ files, faces in pictures, or pasting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkface.conditioning.audio import audio_windows
+from talkface.conditioning.audio import Features, audio_windows
 from talkface.media import to_tensor, to_uint8
+from talkface.pipelines.background import in_order
 from talkface.pipelines.device import autocast
 from talkface.pipelines.face_guide import FaceGuide, Guides
 from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
@@ -52,7 +53,7 @@ class References:
 class Sound:
     """Features (T, D) at `feature_rate` Hz; a frame sees 2 * window + 1 of them, `window_rate` Hz apart."""
 
-    features: Tensor
+    features: Features
     feature_rate: float
     window: int
     window_rate: float
@@ -71,6 +72,8 @@ class FacePainter:
         still: all shots show the same picture, which is then encoded once.
         emotion: id, or NO_EMOTION.
         autoregressive: the reference of a frame is the latents generated for the frame before.
+        workers: groups that are painted at the same time, each by its share of the processor's threads. Frames then
+            come `workers` groups later. 1 where autoregressive.
     """
 
     first_stage: Any
@@ -90,11 +93,17 @@ class FacePainter:
     autoregressive: bool = False
     guide: FaceGuide | None = None
     refined: bool = True
+    workers: int = 1
 
     @torch.inference_mode()
     def paint(self, shots: Iterator[Shot], keep_going: Callable[[], None]) -> Iterator[Painted]:
         """Yield every shot, in order, with its painted crop uint8 (S, S, 3), or None where it has no face."""
         state = _State(self.encode(self.references.first.image[None]) if self.refined else torch.empty(0))
+        tasks = (self._task(batch, state, keep_going) for batch in self._batches(shots))
+        for painted in in_order(tasks, self.workers):
+            yield from painted
+
+    def _batches(self, shots: Iterator[Shot]) -> Iterator[list[Shot]]:
         pending: list[Shot] = []
         faces = 0
         batch = -(-self.batch_size // self.group) * self.group
@@ -103,9 +112,9 @@ class FacePainter:
             faces += shot.crop is not None
             # a long stretch without a face must not be held back until a batch is full
             if faces == batch or len(pending) >= 4 * batch or faces == 0:
-                yield from self._paint_batch(pending, state, keep_going)
+                yield pending
                 pending, faces = [], 0
-        yield from self._paint_batch(pending, state, keep_going)
+        yield pending
 
     def encode(self, images: np.ndarray) -> Tensor:
         """uint8 crops (N, S, S, 3) -> float32 latents (N, C, h, w)."""
@@ -120,32 +129,48 @@ class FacePainter:
         with autocast(self.device, self.dtype):
             return self.first_stage.encode(self._shrink(images.to(self.device))).float()
 
-    def _paint_batch(
+    def _task(
         self, shots: list[Shot], state: _State, keep_going: Callable[[], None]
-    ) -> Iterator[Painted]:
+    ) -> Callable[[], list[Painted]]:
+        """What paints these shots. What depends on the shots before is done here, the rest when it is called."""
         with_face = [shot for shot in shots if shot.crop is not None]
-        painted: dict[int, Painted] = {}
-        for start in range(0, len(with_face), self.group):
-            group = with_face[start : start + self.group]
-            guides = None if self.guide is None else self.guide.draw(group)
-            if guides is not None and guides.flow is not None:
-                group = [replace(shot, flow=flow) for shot, flow in zip(group, guides.flow, strict=True)]
-            images = self._paint_group(group, guides, state, keep_going)
-            painted.update((shot.index, (shot, image)) for shot, image in zip(group, images, strict=True))
-        for shot in shots:
-            yield painted.get(shot.index, (shot, None))
+        groups = [with_face[start : start + self.group] for start in range(0, len(with_face), self.group)]
+        prepared: Iterable[_Group] = (self._prepare(group, state) for group in groups)
+        if self.workers > 1:
+            prepared = list(prepared)
 
-    def _paint_group(
-        self, shots: list[Shot], guides: Guides | None, state: _State, keep_going: Callable[[], None]
-    ) -> np.ndarray:
-        count = len(shots)
+        @torch.inference_mode()
+        def task() -> list[Painted]:
+            painted: dict[int, Painted] = {}
+            for group in prepared:
+                images = self._paint_group(group, state, keep_going)
+                painted.update(
+                    (shot.index, (shot, image)) for shot, image in zip(group.shots, images, strict=True)
+                )
+            return [painted.get(shot.index, (shot, None)) for shot in shots]
+
+        return task
+
+    def _prepare(self, shots: list[Shot], state: _State) -> _Group:
+        guides = None if self.guide is None else self.guide.draw(shots)
+        if guides is not None and guides.flow is not None:
+            shots = [replace(shot, flow=flow) for shot, flow in zip(shots, guides.flow, strict=True)]
+        if not self.refined:
+            return _Group(shots, guides, [], [], [])
+        padded = shots + shots[-1:] * (self.group - len(shots))
+        if self.still and state.masked is None:
+            state.masked = self._encode(self._masked_images(padded[:1])).expand(self.group, -1, -1, -1)
+        return _Group(shots, guides, *self._references(padded, state))
+
+    def _paint_group(self, group: _Group, state: _State, keep_going: Callable[[], None]) -> np.ndarray:
+        guides, count = group.guides, len(group.shots)
         if not self.refined:
             assert guides is not None
             keep_going()
             return to_uint8(guides.shown)
-        shots = shots + shots[-1:] * (self.group - count)
+        shots = group.shots + group.shots[-1:] * (self.group - count)
         # 1. which references guide which frame: (row -> frame, weight of the row)
-        owners, weights, references = self._references(shots, state)
+        owners, weights, references = group.owners, group.weights, group.references
         # 2. what the network is told about each frame, then one row for each of its references
         frames = torch.tensor(owners, device=self.device)
         batch = {name: value[frames] for name, value in self._describe(shots, state).items()}
@@ -199,14 +224,12 @@ class FacePainter:
         sound = self.sound
         audio = audio_windows(sound.features, sound.feature_rate, times, sound.window, sound.window_rate)
         points = np.stack([self._crop_points(shot)[:UPPER_LANDMARKS] for shot in shots])
-        if not self.still or state.masked is None:
-            masked = self._encode(self._masked_images(shots[:1] if self.still else shots))
-            state.masked = masked.expand(len(shots), -1, -1, -1)
+        masked = self._encode(self._masked_images(shots)) if state.masked is None else state.masked
         return {
             "audio": audio.to(self.device),
             "emotion": torch.full((len(shots),), self.emotion, dtype=torch.long, device=self.device),
             "landmarks": torch.from_numpy(points).float().to(self.device),
-            "masked_latents": state.masked,
+            "masked_latents": masked,
         }
 
     def _masked_images(self, shots: list[Shot]) -> Tensor:
@@ -256,6 +279,17 @@ def keep_colours(change: Tensor, free: Tensor) -> Tensor:
     """
     grey = change.mean(1, keepdim=True)
     return grey + (_LEAST_HUE + (1.0 - _LEAST_HUE) * free) * (change - grey)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Up to `group` shots, ready to be painted; the rest as `FacePainter._references` gives it."""
+
+    shots: list[Shot]
+    guides: Guides | None
+    owners: list[int]
+    weights: list[float]
+    references: list[Tensor]
 
 
 class _State:

@@ -104,14 +104,14 @@ class Liveliness:
     Args:
         motion: one of `MOTIONS`.
         feeling: the emotion.
-        sound: its loudness tells the emphasis.
+        sound: its loudness tells the emphasis; None while it is still coming: nothing is emphasised.
         seed: same seed, same motion.
     """
 
-    def __init__(self, motion: str, feeling: Feeling, sound: Audio, seed: int) -> None:
+    def __init__(self, motion: str, feeling: Feeling, sound: Audio | None, seed: int) -> None:
         self._head, self._emotion = LivingHead(motion, seed), feeling.actions
         self.strength = feeling.strength
-        self._emphasis = emphasis(loudness(sound))
+        self._emphasis = np.zeros(0) if sound is None else emphasis(loudness(sound))
         self.moves_faces = motion != "none" or bool(feeling.actions.any())
 
     def at(self, time: float) -> Moments:

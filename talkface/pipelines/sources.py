@@ -67,13 +67,19 @@ class Timeline:
 
 def fixed_timeline(duration: float, fps: Fraction) -> Timeline:
     """round(duration * fps) frames at k / fps. Raises: TalkfaceError when that is none."""
+    count = frame_count(duration, fps)
+    starts = np.arange(count) * float(1 / fps)
+    return Timeline(fps, starts, starts + 0.5 * float(1 / fps))
+
+
+def frame_count(duration: float, fps: Fraction) -> int:
+    """round(duration * fps), halves up. Raises: TalkfaceError when that is none."""
     count = math.floor(duration * fps + 0.5)
     if count < 1:
         raise TalkfaceError(
             f"sound: {duration:.3f} s is less than half a frame at {float(fps):g} fps; give a longer sound"
         )
-    starts = np.arange(count) * float(1 / fps)
-    return Timeline(fps, starts, starts + 0.5 * float(1 / fps))
+    return count
 
 
 def film_timeline(reader: VideoReader, duration: float, fps: Fraction | None) -> Timeline:

@@ -27,7 +27,7 @@ side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from talkface import __version__
+from talkface.conditioning.audio import Features
 from talkface.errors import TalkfaceError
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
@@ -60,6 +61,7 @@ from talkface.pipelines.sources import (
     fixed_timeline,
     still_shots,
 )
+from talkface.pipelines.streaming import FrameStream, LiveSound
 from talkface.pipelines.talking_film import TalkingFilm, paste_frames
 from talkface.portrait.crop import AlignedCrop, alignment_matrix
 
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 MODES = ("windowed", "autoregressive")
 REFERENCES = ("first", "window")
+MOST_WORKERS = 4  # each holds a group's activations: 0.1 GB
 GROUP_FRAMES = {"cpu": 8, "mps": 8, "cuda": 32}
 
 
@@ -82,13 +85,20 @@ class TalkingFacePipeline:
         finder: a `FaceFinder` to use instead of the bundle's landmark networks.
         group: frames in each network call; None = 8 on the CPU, 32 on CUDA. Another value may change the last
             bit of a frame; the batch size never does.
+        workers: groups that are painted side by side on the CPU, each with its share of torch's threads; None = as
+            many as torch has threads, at most 4. The number of threads, too, may change the last bit. Streams have 1.
 
     Raises:
         TalkfaceError: the bundle lacks a part or a value.
     """
 
     def __init__(
-        self, bundle: Bundle, precision: str = "auto", finder: Any = None, group: int | None = None
+        self,
+        bundle: Bundle,
+        precision: str = "auto",
+        finder: Any = None,
+        group: int | None = None,
+        workers: int | None = None,
     ) -> None:
         self.bundle, self.device = bundle, bundle.device
         self.dtype = choose_precision(precision, bundle.device)
@@ -99,6 +109,7 @@ class TalkingFacePipeline:
         self.schedule = bundle.build("schedule")
         self.image_size = int(bundle.value("image_size"))
         self.group = group or GROUP_FRAMES.get(bundle.device.type, 8)
+        self.workers = workers or min(torch.get_num_threads(), MOST_WORKERS)
         if finder is None:
             from talkface.experts.faces import NetworkFaceFinder
 
@@ -123,7 +134,7 @@ class TalkingFacePipeline:
 
     def __call__(
         self,
-        audio: PathLike | Audio,
+        audio: PathLike | Audio | LiveSound,
         image: PathLike | np.ndarray | None = None,
         film: PathLike | None = None,
         *,
@@ -179,6 +190,8 @@ class TalkingFacePipeline:
         Raises:
             TalkfaceError: an argument, the sound, the picture or the face in it does not allow it.
         """
+        live = audio if isinstance(audio, LiveSound) else None
+        group = self.group if live is None else live.group
         if (image is None) == (film is None):
             raise TalkfaceError("give either image=... (a picture) or film=... (a film to dub)")
         if mode not in MODES:
@@ -186,7 +199,7 @@ class TalkingFacePipeline:
         _check_range("seed", seed, 0, 2**63 - 1)
         _check_range("eta", eta, 0, 1)
         _check_range("face", face or 1, 1, 1000)
-        _check_range("batch_size", self.group if batch_size is None else batch_size, 1, 4096)
+        _check_range("batch_size", group if batch_size is None else batch_size, 1, 4096)
         if independent_noise is None:
             independent_noise = 1.0 if mode == "autoregressive" else 0.0
         _check_range("independent_noise", independent_noise, 0, 1)
@@ -194,7 +207,9 @@ class TalkingFacePipeline:
         sampler = self._sampler(num_inference_steps, guidance_scale, eta)
         feeling = self._emotion(emotion, emotion_intensity, level)
         motion = choose_motion(motion, film is not None)
-        sound = audio if isinstance(audio, Audio) else read_audio(audio, self.speech.sample_rate, max_seconds)
+        if not isinstance(audio, Audio | LiveSound):
+            audio = read_audio(audio, self.speech.sample_rate, max_seconds)
+        sound = audio
         rate = None if fps is None else exact_rate(fps)
         rank = 0 if face is None else face - 1
 
@@ -206,11 +221,16 @@ class TalkingFacePipeline:
         shots: Callable[[], Iterator[Shot]]
         pixel_aspect = Fraction(1)
         if image is not None:
-            line = fixed_timeline(sound.duration, rate or Fraction(25))
+            rate = rate or Fraction(25)
+            line = (
+                sound.timeline(rate) if isinstance(sound, LiveSound) else fixed_timeline(sound.duration, rate)
+            )
             name = "the picture" if isinstance(image, np.ndarray) else str(image)
             picture = image if isinstance(image, np.ndarray) else read_image(image)
             found = find_in_picture(name, picture, self.finder, rank, size)
             shots = partial(still_shots, found, line)
+        elif isinstance(sound, LiveSound):
+            raise TalkfaceError("film: sound that is still coming makes a picture speak; give image=...")
         else:
             assert film is not None
             reader = open_video(film)
@@ -219,12 +239,19 @@ class TalkingFacePipeline:
             found = find_in_film(reader, self.finder, rank, size)
             shots = partial(film_shots, reader, self.finder, rank, found.crop.size, line)
         notes = _notes(sound, found, face, None if film is None else reader.duration)
-        life = Liveliness(motion, feeling, sound, seed)
+        life = Liveliness(motion, feeling, None if isinstance(sound, LiveSound) else sound, seed)
         alive = LivePicture(found, life) if film is None and life.moves_faces else None
 
         # 2. what the sound says, once for all frames
-        features = self.hear(sound)
         window_rate = self.bundle.value("window_rate") or float(line.fps)
+        features: Features
+        if isinstance(sound, LiveSound):
+            features = sound.features
+            shots = partial(
+                sound.shots, found, line.fps, int(self.bundle.value("window")) / float(window_rate)
+            )
+        else:
+            features = self.hear(sound)
         animator = None
         if level != "none":
             animator = FaceGuide(
@@ -248,8 +275,8 @@ class TalkingFacePipeline:
             mask_kind=str(self.bundle.value("mask")),
             seed=seed,
             independent_noise=independent_noise,
-            group=1 if mode == "autoregressive" and level != "warp" else self.group,
-            batch_size=batch_size or self.group,
+            group=1 if mode == "autoregressive" and level != "warp" else group,
+            batch_size=batch_size or group,
             device=self.device,
             dtype=self.dtype,
             emotion=feeling.number,
@@ -257,6 +284,7 @@ class TalkingFacePipeline:
             autoregressive=mode == "autoregressive",
             guide=animator,
             refined=level != "warp",
+            workers=self.workers if self._side_by_side(live is None, mode, level) else 1,
         )
         return TalkingFilm(
             fps=line.fps,
@@ -276,7 +304,7 @@ class TalkingFacePipeline:
                 "emotion_intensity": emotion_intensity,
                 "motion": motion,
             },
-            make_frames=lambda result: paste_frames(painter, shots, crop, result, alive),
+            make_frames=lambda result: paste_frames(painter, shots, crop, result, alive, ahead=live is None),
         )
 
     @torch.inference_mode()
@@ -296,6 +324,53 @@ class TalkingFacePipeline:
                 f"{type(self.speech).__name__}; leave it out of bundle.json"
             )
         return self.speech.amplified(features, gain)
+
+    def stream(
+        self,
+        audio_chunks: Iterable[np.ndarray],
+        image: PathLike | np.ndarray,
+        *,
+        lookahead: float | None = 0.4,
+        level: torch.Tensor | None = None,
+        group: int = 4,
+        **options: Any,
+    ) -> FrameStream:
+        """Make the face in `image` speak sound that is still coming; the face is found before this returns.
+
+        Args:
+            audio_chunks: the sound at `speech.sample_rate` (16 kHz), mono, in chunks of any size: float32 (n,) in
+                [-1, 1], or int16 (n,). It is asked for a chunk whenever the next frames need one.
+            image: see `__call__`.
+            lookahead: seconds, 0 to 10, of sound after a frame that are waited for; None: as much as `__call__` uses.
+            level: what `speech.level(samples[None])` returns for such a sound; None: estimated while it comes.
+            group: frames in each network call, 1 to 64; fewer come sooner and cost more.
+            options: of `__call__`, those for pictures.
+
+        Returns:
+            Frames, made when they are asked for. With `lookahead` None, `motion` "none", and the `group` and one
+            worker of the pipeline, they are those of `__call__`, byte for byte; memory is then bounded if the level is
+            given. Motion follows no emphasis, which would have to be waited for.
+
+        Raises:
+            TalkfaceError: an argument, the picture or the face in it; while iterating: a chunk, or no sound at all.
+        """
+        _check_range("lookahead", lookahead or 0.0, 0, 10)
+        _check_range("group", group, 1, 64)
+        sound = LiveSound(
+            audio_chunks,
+            self.speech,
+            group=group,
+            lookahead=lookahead,
+            level=level,
+            device=self.device,
+            amplified=self.amplified,
+        )
+        return FrameStream(self(sound, image, **options), sound)
+
+    def _side_by_side(self, is_whole: bool, mode: str, level: str) -> bool:
+        """Whether groups can be painted at the same time, and gain by it: small networks leave cores idle."""
+        independent = mode == "windowed" and is_whole
+        return independent and level != "warp" and self.device.type == "cpu"
 
     def _guide_level(self, wanted: str | None) -> str:
         level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted
@@ -362,15 +437,17 @@ class TalkingFacePipeline:
         return References(first, window, overlap)
 
 
-def _notes(sound: Audio, found: FoundFace, face: int | None, film_seconds: float | None) -> list[str]:
+def _notes(
+    sound: Audio | LiveSound, found: FoundFace, face: int | None, film_seconds: float | None
+) -> list[str]:
     notes = []
-    if sound.is_silent:
+    if isinstance(sound, Audio) and sound.is_silent:
         notes.append("the sound is silent; the mouth will hardly move")
     if found.faces > 1 and face is None:
         notes.append(f"{found.faces} faces are found; the largest is taken (--face chooses another)")
     if found.index:
         notes.append(f"the first {found.index} frames of the film show no usable face and stay as they are")
-    if film_seconds is not None and sound.duration - film_seconds > 0.5:
+    if film_seconds is not None and isinstance(sound, Audio) and sound.duration - film_seconds > 0.5:
         notes.append(
             f"the sound is {sound.duration - film_seconds:.1f} s longer than the film, which then "
             "stands still at its last frame"

@@ -59,13 +59,19 @@ def paste_frames(
     crop_only: bool,
     result: TalkingFilm,
     alive: LivePicture | None = None,
+    ahead: bool = True,
 ) -> Iterator[np.ndarray]:
-    """Paint in the background; match the colours, paste and move the whole picture here."""
+    """Paint in the background (`ahead`), or here when a frame is asked for; match the colours, paste and move the whole
+    picture here."""
     first = painter.references.first
     mask = blend_mask(first.size)
     match = ColourMatcher()
     square = first.image
-    for shot, painted in in_background(lambda keep_going: painter.paint(shots(), keep_going)):
+    if ahead:
+        pairs = in_background(lambda keep_going: painter.paint(shots(), keep_going))
+    else:
+        pairs = painter.paint(shots(), lambda: None)
+    for shot, painted in pairs:
         if painted is None or shot.crop is None:
             result.frames_without_face += 1
             yield square if crop_only else shot.picture

@@ -16,6 +16,7 @@ import pytest
 
 from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter, open_video, read_audio
+from talkface.media.sound import SoundQueue
 
 RATES = [23.976, 25, 29.97, 12.5, 60]
 
@@ -291,3 +292,40 @@ def test_memory_does_not_grow_with_length(tmp_path, make):
             writer.write(np.roll(frame, k, axis=0))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 30_000  # KiB
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_growing_film_can_be_watched_before_it_is_complete(tmp_path, suffix):
+    path = tmp_path / f"grows{suffix}"
+    samples = np.zeros(3 * 16000 + 500, np.int16)
+    samples[2 * 16000 : 2 * 16000 + 800] = 20000 * np.sin(np.arange(800))  # a beep at 2 s
+    sound = SoundQueue(16000)
+    frames = [np.full((48, 64, 3), 40 + k, np.uint8) for k in range(75)]
+    with VideoWriter(path, 25, sound, growing=True) as writer:
+        for k, frame in enumerate(frames):
+            sound.put(samples[640 * k : 640 * (k + 1)])
+            writer.write(frame)
+            if k == 60:
+                seen = [picture[0, 0, 0] for picture in open_video(path)]
+                assert len(seen) >= 25, "more than one of the two seconds written"
+                assert np.abs(np.array(seen, int) - 40 - np.arange(len(seen))).max() <= 2
+    assert len(list(open_video(path))) == 75
+    heard = read_audio(path).samples
+    assert np.argmax(np.abs(heard) > 0.2) / 16000 == pytest.approx(2.0, abs=0.01)
+    assert len(heard) / 16000 == pytest.approx(3.0, abs=0.07)
+
+
+def test_what_was_written_of_a_growing_film_stays(tmp_path):
+    path = tmp_path / "a.mp4"
+    with pytest.raises(RuntimeError), VideoWriter(path, 25, growing=True) as writer:
+        for k in range(60):
+            writer.write(np.full((48, 64, 3), k, np.uint8))
+        raise RuntimeError
+    assert len(list(open_video(path))) >= 25
+
+
+def test_sound_that_comes_with_the_frames_is_int16_or_float():
+    sound = SoundQueue(16000)
+    sound.put(np.array([16384], np.int16))
+    sound.put(np.array([0.5], np.float32))
+    assert [block.tolist() for block in sound.blocks()] == [[[0.5]], [[0.5]]]

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
-from talkface.pipelines.background import in_background
+from talkface.pipelines.background import in_background, in_order
 
 
 def sampler_threads():
@@ -57,3 +59,44 @@ def test_leaving_early_stops_a_producer_that_is_busy():
     items.close()
     assert time.perf_counter() - started < 1
     assert not sampler_threads()
+
+
+def test_tasks_side_by_side_give_their_results_in_order():
+    threads = torch.get_num_threads()
+    meet = threading.Barrier(2)
+
+    def task(number: int) -> int:
+        meet.wait(timeout=10)  # passes only where two run at a time
+        time.sleep(0.01 * (number % 2))
+        return number
+
+    assert list(in_order((lambda k=k: task(k) for k in range(10)), workers=2)) == list(range(10))
+    assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == threads, "new threads begin as before"
+
+
+def test_one_worker_is_the_caller_and_begins_no_task_ahead():
+    begun = []
+    results = in_order(
+        (lambda k=k: (begun.append(k), threading.current_thread())[1] for k in range(3)), workers=1
+    )
+    assert next(results) is threading.current_thread()
+    assert begun == [0]
+
+
+def test_few_tasks_are_under_way_and_an_error_of_one_ends_it():
+    taken = []
+
+    def tasks():
+        for k in range(100):
+            taken.append(k)
+            yield lambda k=k: 1 // (k - 4)
+
+    results = in_order(tasks(), workers=2)
+    assert [next(results), next(results)] == [-1, -1]
+    assert len(taken) <= 4
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+    assert len(taken) <= 7
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("talkface-painter")]

@@ -50,6 +50,24 @@ def test_same_seed_same_bytes_for_all_batch_sizes(tiny_pipeline, picture):
     assert not np.array_equal(results[1], frames(tiny_pipeline(sound, picture, seed=4)))
 
 
+def test_workers_paint_the_same_frames(tiny_bundle, drawn_face_finder, picture, tmp_path, draw_faces):
+    """One thread of torch: another number may change the last bit of a frame."""
+    clip = film(tmp_path / "a.mp4", draw_faces, count=25, missing=(5, 6, 7))
+    sound = syllables(1.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        one, three = (
+            TalkingFacePipeline(load_bundle(tiny_bundle), "fp32", drawn_face_finder, group=4, workers=workers)
+            for workers in (1, 3)
+        )
+        assert np.array_equal(frames(one(sound, picture)), frames(three(sound, picture)))
+        options = {"film": clip, "reference": "window", "window": 6, "overlap": 2}
+        assert np.array_equal(frames(one(sound, **options)), frames(three(sound, **options)))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
     "options", [{"eta": 1.0}, {"independent_noise": 0.3}, {"mode": "autoregressive", "eta": 1.0}]
 )

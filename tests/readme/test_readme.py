@@ -23,7 +23,7 @@ import pytest
 
 from talkface import cli
 from talkface.errors import TalkfaceError
-from talkface.media import VideoWriter, open_video, read_image
+from talkface.media import VideoWriter, open_video, read_audio, read_image
 from talkface.pipelines.evaluate import add_arguments as add_evaluation_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +77,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             short.writeframes(whole.readframes(count))
     shutil.copy(made / "examples/sentence.wav", made / "speech.wav")
     shutil.copy(made / "examples/astronaut.png", made / "face.png")
+    samples = read_audio(made / "speech.wav").samples
+    (made / "speech.pcm").write_bytes((samples * 32767).astype("<i2").tobytes())
     picture = read_image(made / "face.png")[:320, 60:380]
     with VideoWriter(made / "film.mp4", 25) as writer:
         for shift in range(5):
@@ -138,6 +140,14 @@ def check_sample_video(words: list[str], folder: Path) -> None:
     assert open_video(out).num_frames == round(SECONDS * 25) and open_video(out).has_audio
 
 
+def check_stream(words: list[str], folder: Path) -> None:
+    """A film comes out, of the length of the sound."""
+    out = folder / cli.build_parser().parse_args(words[1:]).out
+    out.unlink(missing_ok=True)
+    run([sys.executable, "-m", "talkface.cli", *words[1:]], folder)
+    assert len(list(open_video(out))) == round(SECONDS * 25) and open_video(out).has_audio
+
+
 def check_doctor(words: list[str], folder: Path) -> None:
     """It finds everything that the main job needs."""
     assert "sample-video can run" in run([sys.executable, "-m", "talkface.cli", *words[1:]], folder)
@@ -167,6 +177,7 @@ RULES: dict[str, Callable[[list[str], Path], None]] = {
     "pip": check_pip,
     "python": check_python,
     "talkface sample-video": check_sample_video,
+    "talkface stream": check_stream,
     "talkface doctor": check_doctor,
     "talkface fit": check_fit,
     "talkface evaluate-video": check_evaluate_video,
