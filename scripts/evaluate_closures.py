@@ -56,10 +56,9 @@ def synthetic_speech(count: int, seed: int) -> list[tuple[str, Audio, list[Phone
     from talkface.data.synthetic.voices import Voice, speak
 
     voices = Voice.list("test")
-    generator = np.random.default_rng(seed)
     result = []
     for k in range(count):
-        said = speak(voices[k % len(voices)], sentence(generator, "test"))
+        said = speak(voices[k % len(voices)], sentence(seed + k, "test"))
         result.append((f"synthetic {k + 1}: {said.text}", Audio(said.samples, 16000), said.phonemes))
     return result
 
@@ -68,12 +67,11 @@ def table(rows: dict[str, Gaps]) -> str:
     """Markdown; gaps in thousandths of the face's height."""
     lines = []
     for name, gaps in rows.items():
-        means = [1000 * float(np.mean(x)) if x else None for x in (gaps.closed, gaps.opened)]
-        counts = [str(len(gaps.closed)), str(len(gaps.opened))]
-        lines.append(
-            [name, counts[0], cell(means[0], "{:.1f}"), counts[1], cell(means[1], "{:.1f}")]
-            + [cell(closure_ratio(gaps.closed, gaps.opened), "{:.2f}")]
+        closed, opened = (
+            cell(1000 * float(np.mean(x)) if x else None, "{:.1f}") for x in (gaps.closed, gaps.opened)
         )
+        ratio = cell(closure_ratio(gaps.closed, gaps.opened), "{:.2f}")
+        lines.append([name, str(len(gaps.closed)), closed, str(len(gaps.opened)), opened, ratio])
     return markdown(["film", "p, b, m", "gap (‰ of the face)", "open vowels", "gap (‰)", "ratio"], lines)
 
 
@@ -94,6 +92,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=["none", "warp", "refined"],
         help="levels to be judged (default: the bundle's)",
     )
+    add("--clips", type=int, metavar="N", help="only the first N films")
     add("--sentences", type=int, default=6, metavar="N", help="synthetic ones; 0 for none (default: 6)")
     add("--out", type=Path, default=Path("runs/closures"))
     add("--seed", type=int, default=0)
@@ -106,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     from talkface import TalkingFacePipeline
 
     options = parse(argv)
-    paths = files_in(options.films, FILMS, "--films")
+    paths = files_in(options.films, FILMS, "--films")[: options.clips]
     sounds = [read_audio(path) for path in paths]
     phones = [align(sound, spoken(path)) for path, sound in zip(paths, sounds, strict=True)]
     synthetic = synthetic_speech(options.sentences, options.seed) if options.sentences else []

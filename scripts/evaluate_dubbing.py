@@ -5,7 +5,7 @@ the animated picture (`warp`), the network over it (`refined`), the real face th
 stage (`first stage`: the ceiling of any network without a guide), and further bundles as each is used by default.
 Measured against the real film, frame by frame: the mouth (PSNR, SSIM, LPIPS), the lip gap by MediaPipe, the step of
 colour across the mask's edge, what differs outside of it, and how restless the skin is that speech leaves alone. The
-same for the first frame as a still picture with the film's sound. Frames are compared as made, not as a codec keeps them.
+same for the first frame as a still picture with the film's sound. No codec comes between.
 
     python scripts/evaluate_dubbing.py --films FOLDER --task face_landmarker.task --lpips-backbone FILE
 """
@@ -14,99 +14,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from dubbed_films import GUIDES, Film, dub, read_film
 from measuring import FILMS, files_in, markdown, mean_cell, run, save
 
 from talkface.errors import TalkfaceError
-from talkface.experts.face_backends import MEDIAPIPE_TO_68
-from talkface.experts.judges import LipCurve, MediaPipeJudge, relative_gap
+from talkface.experts.judges import MediaPipeJudge
 from talkface.experts.vision import LPIPS
-from talkface.media import Audio, VideoWriter, exact_rate, open_video, read_audio
+from talkface.media import VideoWriter
 from talkface.metrics.articulation import amplitude_ratio, correlation
 from talkface.metrics.seams import border_step, frame_change, outside_difference
-from talkface.pipelines.film_rows import without_sampling, write_lossless
-from talkface.pipelines.film_scores import cheeks, mouth_scores, mouth_squares
-from talkface.pipelines.tracking import follow_face
-from talkface.portrait.blend import blend_mask
-from talkface.portrait.crop import AlignedCrop, invert, warp
+from talkface.pipelines.film_scores import cheeks, mouth_scores
+from talkface.portrait.crop import AlignedCrop
 
-GUIDES = {"inpainting": "none", "warp": "warp", "refined": "refined"}
 ROWS = ("still", "inpainting", "warp", "refined", "first stage")
 FOREHEAD = (0.3, 0.08, 0.7, 0.22)  # left, top, right, bottom of the canonical crop
 Array = np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Film:
-    """A real film with its sound, what the judge sees in it, and where its face is.
-
-    Attributes:
-        frames: uint8 (T, H, W, 3); squares: (T, 4) around the lips by the judge.
-        crops: of the bundle's own finder, steady, at the size that it paints.
-        weights: (T, H, W) in [0, 1], where each frame is painted.
-    """
-
-    path: Path
-    fps: float
-    frames: Array
-    sound: Audio
-    curve: LipCurve
-    squares: Array
-    crops: list[AlignedCrop]
-    weights: Array
-
-
-def read_film(path: Path, judge: MediaPipeJudge, pipeline: Any, max_frames: int) -> Film:
-    """Raises: TalkfaceError: judge or finder miss the face in some frame."""
-    reader = open_video(path)
-    sound = read_audio(path)
-    count = min(max_frames, round(sound.duration * reader.fps), reader.num_frames)
-    frames = np.stack([frame for _, frame in zip(range(count), reader, strict=False)])
-    samples = sound.samples[: round(len(frames) / reader.fps * sound.sample_rate)]
-    seen = [judge.landmarks(frame) for frame in frames]
-    found = list(follow_face(frames, pipeline.finder, 0, pipeline.image_size))
-    crops = [crop for _, _, crop in found if crop is not None]
-    if any(points is None for points in seen) or len(crops) < len(frames):
-        raise TalkfaceError(
-            f"{path}: the face is not seen in every frame; give films of a face from the front"
-        )
-    points = np.stack([x for x in seen if x is not None])
-    return Film(
-        path,
-        reader.fps,
-        frames,
-        Audio(samples, sound.sample_rate),
-        LipCurve(np.array([relative_gap(x) for x in points]), []),
-        mouth_squares(points[:, list(MEDIAPIPE_TO_68)], *frames.shape[1:3]),
-        crops,
-        np.stack([in_frame(blend_mask(crop.size), crop) for crop in crops]),
-    )
-
-
-def in_frame(mask: Array, crop: AlignedCrop) -> Array:
-    """A mask of the crop in the pixels of the picture that it was cut from."""
-    back = invert(crop.matrix)
-    matrix = np.column_stack([back[:, :2] * (crop.size / mask.shape[0]), back[:, 2]])
-    return np.clip(warp(mask, matrix, *crop.source_size, cv2.BORDER_CONSTANT), 0, 1)
-
-
-def dub(row: str, film: Film, pipeline: Any, seed: int, steps: int | None = None) -> Array:
-    """The film of a row, uint8 like `film.frames`."""
-    if row in ("still", "first stage"):
-        made = without_sampling(row.replace(" ", "_"), film.frames, film.crops, pipeline)
-        return np.stack(list(made))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mkv"
-        write_lossless(path, film.frames, exact_rate(film.fps))
-        settings = {"guide": GUIDES.get(row), "seed": seed, "num_inference_steps": steps}
-        with pipeline(film.sound, film=path, **settings).frames() as frames:
-            return np.stack(list(frames))[: len(film.frames)]
 
 
 def skin() -> dict[str, Array]:

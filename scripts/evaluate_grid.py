@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import FILMS, files_in, run
 
-from talkface.errors import TalkfaceError
 from talkface.experts.judges import LipCurve, MediaPipeJudge
 from talkface.media import VideoWriter, open_video, read_audio, write_image
 from talkface.metrics.articulation import amplitude_ratio, correlation, loudness, silence_ratio
 from talkface.metrics.interval import bootstrap_interval
 
-SUFFIXES = {".mpg", ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 Array = np.ndarray
 
 
@@ -173,9 +172,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    paths = sorted(path for path in options.films.iterdir() if path.suffix.lower() in SUFFIXES)
-    if len(paths) < 2:
-        raise TalkfaceError(f"--films: {options.films} holds {len(paths)} films; at least 2 are needed")
+    paths = files_in(options.films, FILMS, "--films", least=2)
     options.out.mkdir(parents=True, exist_ok=True)
     pipeline = None
     if not options.floors_only:
@@ -211,7 +208,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except TalkfaceError as error:
-        sys.exit(f"error: {error}")
+    run("evaluate_grid", main)

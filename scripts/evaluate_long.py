@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evaluate_grid import SUFFIXES, read_film
+from evaluate_grid import read_film
 from likeness import CROP, Likeness, likenesses, mean_distances
 from long_film import (
     FPS,
@@ -36,6 +36,7 @@ from long_film import (
     table,
     write_wav,
 )
+from measuring import FILMS, files_in
 from peak_memory import peak_memory
 
 from talkface.checkpoint import bundle_folder, load_bundle
@@ -171,14 +172,7 @@ def film_paths(options: argparse.Namespace) -> list[Path]:
     """The films of the folder. Raises: TalkfaceError for a length or a folder that cannot be used."""
     if not 0.25 <= options.minutes <= 60:
         raise TalkfaceError(f"--minutes: {options.minutes:g}; allowed are 0.25 to 60")
-    if not options.films.is_dir():
-        raise TalkfaceError(f"--films: {options.films} is not a folder; give a folder of films with sound")
-    paths = sorted(path for path in options.films.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise TalkfaceError(
-            f"--films: {options.films} holds no film; give a folder of {', '.join(sorted(SUFFIXES))}"
-        )
-    return paths
+    return files_in(options.films, FILMS, "--films")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""When each phone of a known sentence is spoken: forced alignment by PocketSphinx, and the sentences of GRID's films."""
+"""When each phone of a known sentence is spoken: forced alignment by PocketSphinx; the sentences of GRID's films."""
 
 from __future__ import annotations
 

@@ -146,8 +146,10 @@ def tidy(value: Any) -> Any:
         return {key: tidy(x) for key, x in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [tidy(x) for x in value]
-    if isinstance(value, float | np.floating):
-        return round(float(value), 5) if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
     return value if isinstance(value, int | str | bool | type(None)) else str(value)
 
 

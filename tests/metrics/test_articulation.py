@@ -7,9 +7,11 @@ from talkface.metrics.articulation import (
     amplitude_ratio,
     bilabial_closure,
     closed_level,
+    closure_ratio,
     correlation,
     lip_gap,
     loudness,
+    phone_gaps,
     silence_ratio,
 )
 from talkface.metrics.interval import bootstrap_interval
@@ -105,3 +107,30 @@ def test_bootstrap_interval_covers_the_mean():
     assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 4
     assert bootstrap_interval([3.0, float("nan")]) == (3.0, 3.0)
     assert np.isnan(bootstrap_interval([])).all()
+
+
+def test_gaps_of_phones_and_their_ratio():
+    curve = np.full(50, 0.05)
+    curve[10:13] = [0.02, 0.01, 0.02]  # 0.40 to 0.52 s
+    curve[20:25] = [0.06, 0.09, 0.10, 0.08, 0.06]  # 0.80 to 1.00 s
+    phones = [("B", 0.4, 0.52), ("AA1", 0.8, 1.0), ("S", 1.2, 1.4), ("AX", 1.4, 1.5), ("m", 1.6, 1.7)]
+    closed, opened = phone_gaps(curve, phones, 25.0)
+    assert closed == [0.01, 0.05] and opened == [0.10]
+    assert closure_ratio(closed, opened) == pytest.approx(0.10 / 0.03)
+
+
+def test_a_closure_counts_one_frame_early_but_not_two():
+    phones = [("P", 0.4, 0.48)]
+    for frame, found in ((8, 0.05), (9, 0.0), (12, 0.0), (13, 0.05)):
+        curve = np.full(30, 0.05)
+        curve[frame] = 0.0
+        assert phone_gaps(curve, phones, 25.0)[0] == [found]
+
+
+def test_unjudged_phones_are_left_out():
+    curve = np.full(30, np.nan)
+    curve[20:] = 0.04
+    closed, opened = phone_gaps(curve, [("P", 0.1, 0.2), ("AE", 0.9, 1.0), ("B", 2.0, 2.1)], 25.0)
+    assert closed == [] and opened == [0.04]
+    assert np.isnan(closure_ratio(closed, opened))
+    assert closure_ratio([0.0], [0.1]) == float("inf")

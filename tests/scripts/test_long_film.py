@@ -156,7 +156,7 @@ def test_peak_memory_is_that_of_the_command(capfd):
     ("options", "words"),
     [
         (["--minutes", "0.1"], "--minutes: 0.1; allowed are 0.25 to 60"),
-        ([], "holds no film"),
+        ([], "holds 0 files"),
         (["--films", "nowhere"], "nowhere is not a folder"),
     ],
 )
