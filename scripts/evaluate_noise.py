@@ -72,9 +72,8 @@ def jaw_curve(pipeline: Any, sound: Audio) -> Array:
         )
     times = (torch.arange(round(sound.duration * FPS), dtype=torch.float64) + 0.5) / FPS
     with torch.inference_mode():
-        features = speech.encode_long(torch.from_numpy(sound.samples).to(pipeline.device)).float()
-        wanted = interpolate_features(features, speech.feature_rate, times)
-        return speech.to_actions(wanted, ["jawOpen"])[:, 0].cpu().numpy()
+        wanted = interpolate_features(pipeline.hear(sound), speech.feature_rate, times)
+        return speech.to_actions(wanted.to(speech.mean), ["jawOpen"])[:, 0].cpu().numpy()
 
 
 def make(pipeline: Any, sound: Audio, picture: Array, wav: Path, options: argparse.Namespace) -> list[Array]:

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from talkface.errors import TalkfaceError, require
-from talkface.experts.speech_articulation import ArticulationEncoder
-from talkface.experts.speech_base import SpeechEncoder
 from talkface.head.expression import speak_over
 from talkface.head.model import ACTIONS
 from talkface.media import open_video, read_image
@@ -53,67 +51,44 @@ def read_face(name: str) -> tuple[str, Array]:
     return path.stem, read_image(path)
 
 
-class Dictation(SpeechEncoder):
-    """Stands in for a bundle's encoder and says given actions, whatever the sound.
+def dictation(speech: Any, actions: Array, rate: float, limit: float = 0.0) -> Tensor:
+    """Features (T', D) that a speech encoder would give for actions (T, 52) in [0, 1], each held for 1 / `rate` s.
 
     Args:
-        encoder: the bundle's.
-        actions: (T, 52) in [0, 1]; each row is held for 1 / `rate` s.
-        rate: Hz.
         limit: largest feature, in the encoder's standard deviations; 0 = none.
 
     Raises:
         TalkfaceError: the encoder does not tell facial actions.
     """
-
-    def __init__(self, encoder: SpeechEncoder, actions: Array, rate: float, limit: float = 0.0) -> None:
-        super().__init__()
-        if not isinstance(encoder, ArticulationEncoder):
-            raise TalkfaceError(
-                f"--bundle: its sound encoder ({type(encoder).__name__}) does not tell facial actions; "
-                "give a bundle with an ArticulationEncoder"
-            )
-        self.encoder, self.feature_rate, self.feature_dim = encoder, encoder.feature_rate, encoder.feature_dim
-        held = torch.from_numpy(np.repeat(actions, round(self.feature_rate / rate), axis=0)).float()
-        features = encoder.from_actions(held.to(encoder.mean), ACTIONS)
-        self.features = features.clamp(-limit, limit) if limit else features
-
-    @property
-    def mean(self) -> Tensor:
-        return self.encoder.mean
-
-    def amplified(self, features: Tensor, gain: float) -> Tensor:
-        return features  # commands are exact
-
-    def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
-        return self.encoder.to_actions(features, names)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.features[None].expand(len(waveform), -1, -1)
-
-    def encode_long(self, waveform: Tensor) -> Tensor:
-        return self.features
+    if not hasattr(speech, "from_actions"):
+        raise TalkfaceError(
+            f"--bundle: its sound encoder ({type(speech).__name__}) does not tell facial actions; "
+            "give a bundle with an ArticulationEncoder"
+        )
+    held = torch.from_numpy(np.repeat(actions, round(speech.feature_rate / rate), axis=0)).float()
+    features = speech.from_actions(held.to(speech.mean), ACTIONS)
+    return (features.clamp(-limit, limit) if limit else features).cpu()
 
 
 @contextmanager
 def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest: bool) -> Iterator[None]:
     """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
 
-    The network is told them as the features that its encoder would give for them, at most `limit` standard deviations;
-    the guide shows them as they are, or added to the expression in which the photograph rests, as speech is.
+    The network is told them as the features of `dictation`; the guide shows them as they are, or added to the
+    expression in which the photograph rests, as speech is.
     """
 
     def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:
         wanted = actions[(np.asarray(times) * rate).astype(int)]
         return torch.from_numpy(speak_over(wanted, guide.rest) if over_rest else wanted)
 
-    speech, own = pipeline.speech, FaceGuide.actions
-    pipeline.speech = Dictation(speech, actions, rate, limit)
+    features, own = dictation(pipeline.speech, actions, rate, limit), FaceGuide.actions
+    pipeline.hear = lambda sound: features
     FaceGuide.actions = show  # type: ignore[method-assign]
     try:
         yield
     finally:
-        pipeline.speech = speech
+        del pipeline.hear
         FaceGuide.actions = own  # type: ignore[method-assign]
 
 
