@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from forced_alignment import Phone, align, grid_sentence
-from measuring import FILMS, cell, files_in, markdown, run, save
+from measuring import FILMS, cell, files_in, markdown, positive, run, save
 
 from talkface.experts.judges import MediaPipeJudge
 from talkface.media import Audio, open_video, read_audio
@@ -92,7 +92,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=["none", "warp", "refined"],
         help="levels to be judged (default: the bundle's)",
     )
-    add("--clips", type=int, metavar="N", help="only the first N films")
+    add("--clips", type=positive, metavar="N", help="only the first N films")
     add("--sentences", type=int, default=6, metavar="N", help="synthetic ones; 0 for none (default: 6)")
     add("--out", type=Path, default=Path("runs/closures"))
     add("--seed", type=int, default=0)

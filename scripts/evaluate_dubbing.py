@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from dubbed_films import GUIDES, Film, dub, read_film
-from measuring import FILMS, files_in, markdown, mean_cell, run, save
+from measuring import FILMS, files_in, markdown, mean_cell, positive, run, save
 
 from talkface.errors import TalkfaceError
 from talkface.experts.judges import MediaPipeJudge
@@ -133,8 +133,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     add("--lpips-backbone", type=Path, metavar="FILE", help="AlexNet weights; without it torchvision's cache")
     add("--no-lpips", action="store_true")
-    add("--clips", type=int, help="only the first N films")
-    add("--max-frames", type=int, default=1000)
+    add("--clips", type=positive, help="only the first N films")
+    add("--max-frames", type=positive, default=1000)
     add(
         "--out",
         type=Path,

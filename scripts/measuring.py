@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -25,6 +26,14 @@ from talkface.pipelines.face_guide import FaceGuide
 FILMS = {".mpg", ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 Array = np.ndarray
+
+
+def positive(text: str) -> int:
+    """An option that counts: a whole number from 1 up."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}; allowed are whole numbers from 1 up")
+    return number
 
 
 def files_in(folder: Path, suffixes: set[str], option: str, least: int = 1) -> list[Path]:

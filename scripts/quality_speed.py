@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from dubbed_films import Film, dub, read_film
-from measuring import FILMS, cell, files_in, markdown, mean_cell, run, save
+from measuring import FILMS, cell, files_in, markdown, mean_cell, positive, run, save
 
 from talkface.errors import TalkfaceError, require
 from talkface.experts.judges import MediaPipeJudge
@@ -74,10 +74,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--films", type=Path, required=True, help="folder of films with sound, one speaking face each")
     add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
     add("--bundle", default="default", help="bundle name or folder (default: default)")
-    add("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 20])
-    add("--clips", type=int, default=3, help="only the first N films (default: 3)")
-    add("--max-frames", type=int, default=75)
-    add("--rounds", type=int, default=3, help="films timed for each number of steps (default: 3)")
+    add("--steps", type=positive, nargs="+", default=[1, 2, 4, 8, 20])
+    add("--clips", type=positive, default=3, help="only the first N films (default: 3)")
+    add("--max-frames", type=positive, default=75)
+    add("--rounds", type=positive, default=3, help="films timed for each number of steps (default: 3)")
     add(
         "--clock", choices=list(CLOCKS), default="wall", help="time that passes, or that the processor worked"
     )

@@ -1,5 +1,6 @@
 """The pure parts of the measuring scripts: sentences, dictated actions, noise, tables, errors."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,13 +16,26 @@ from evaluate_actions import STEPS, as_actions, commands, face_tile
 from evaluate_actions import main as evaluate_actions
 from evaluate_dubbing import DUBBED, SEAMS, restlessness, skin, table
 from evaluate_noise import babble, mix, pink_noise
-from forced_alignment import grid_sentence
-from measuring import cell, dictated, dictation, files_in, markdown, mean_cell, read_face, save, tidy
+from forced_alignment import align, grid_sentence
+from measuring import (
+    cell,
+    dictated,
+    dictation,
+    files_in,
+    markdown,
+    mean_cell,
+    positive,
+    read_face,
+    save,
+    tidy,
+)
 
+from talkface.data.synthetic.voices import Voice, speak
 from talkface.errors import TalkfaceError
 from talkface.experts.speech_articulation import ArticulationEncoder
 from talkface.head.model import ACTIONS
-from talkface.media import write_image
+from talkface.media import Audio, write_image
+from talkface.metrics.articulation import BILABIALS
 from talkface.portrait.blend import blend_mask
 from talkface.portrait.crop import AlignedCrop
 
@@ -170,6 +184,13 @@ def test_cells_and_files(tmp_path, capsys):
         files_in(tmp_path, {".wav"}, "--speech", least=2)
 
 
+def test_counts_are_positive():
+    assert positive("12") == 12
+    for text in ("0", "-1", "2.5", "many"):
+        with pytest.raises(argparse.ArgumentTypeError, match="allowed are whole numbers from 1 up"):
+            positive(text)
+
+
 def test_pictures_by_name(tmp_path):
     write_image(tmp_path / "face.png", np.full((8, 9, 3), 7, np.uint8))
     name, picture = read_face(str(tmp_path / "face.png"))
@@ -184,3 +205,17 @@ def test_a_missing_judge_is_one_clear_error(tmp_path, tiny_bundle):
         evaluate_actions(
             [str(tmp_path / "face.png"), "--task", str(tmp_path / "no.task"), "--bundle", str(tiny_bundle)]
         )
+
+
+def test_aligned_closures_of_a_known_voice():
+    pytest.importorskip("pocketsphinx")
+    voice = Voice.list("test")[0]
+    said = speak(voice, "Olive loved the wooden thumb on five big boats.")
+    sound = Audio(said.samples, 16000)
+    exact = [phone for phone in said.phonemes if phone[0] in BILABIALS]
+    aligned = [phone for phone in align(sound, said.text) if phone[0] in BILABIALS]
+    assert [name for name, *_ in aligned] == ["M", "B", "B"]
+    for (_, start, end), (_, begin, stop) in zip(aligned, exact, strict=True):
+        assert abs(end - stop) < 0.06 and start < stop and begin < end
+    with pytest.raises(TalkfaceError, match="'xyzzyq' is not in the dictionary"):
+        align(sound, "xyzzyq")
