@@ -13,6 +13,7 @@ teeth; made are contact sheets.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,7 @@ def main(argv: list[str] | None = None) -> int:
             for level in options.guide:
                 frames = obey(pipeline, picture, level, options)
                 results[level][name] = judge_frames(picture, before, frames, judge)
+                print(f"{name}: {level}", file=sys.stderr)
                 if name in (options.sheet or faces):
                     sheets[level].append(sheet_row(picture, before.points, frames))
     save(
@@ -227,7 +229,8 @@ def main(argv: list[str] | None = None) -> int:
         {"bundle": options.bundle, "over_rest": options.over_rest, "limit": options.limit, "levels": results},
     )
     for level, rows in sheets.items():
-        write_image(options.out / f"actions_{level}.jpg", np.vstack([captions(rows[0].shape[1]), *rows]))
+        sheet = np.vstack([captions(rows[0].shape[1]), *rows])
+        write_image(options.out / f"actions_{level}.jpg", sheet, quality=85)
     return 0
 
 
