@@ -114,27 +114,26 @@ def main(argv: list[str] | None = None) -> int:
     rows = {"real": Gaps()}
     with MediaPipeJudge(options.task) as judge:
 
-        def judged(
-            row: str, name: str, phones: Sequence[Phone], fps: float, sound: Audio, **call: Any
-        ) -> None:
-            with pipeline(sound, seed=options.seed, **call).frames() as frames:
-                rows.setdefault(row, Gaps()).add(name, judge.curve(frames).gap, phones, fps)
+        def judged(row: str, name: str, phones: Sequence[Phone], sound: Audio, **call: Any) -> None:
+            film = pipeline(sound, seed=options.seed, **call)
+            with film.frames() as frames:
+                rows.setdefault(row, Gaps()).add(name, judge.curve(frames).gap, phones, float(film.fps))
             print(f"{row}: {name}", file=sys.stderr)
 
         faces = []
         for path, sound, said in zip(paths, sounds, phones, strict=True):
             reader = open_video(path)
             frames = list(reader)
-            faces.append((path.stem, frames[0]))
+            faces.append(frames[0])
             rows["real"].add(path.stem, judge.curve(frames).gap, said, reader.fps)
             for level in levels:
-                judged(f"dubbed, {level}", path.stem, said, reader.fps, sound, film=path, guide=level)
-                still = {"image": frames[0], "guide": level, "fps": reader.fps}
-                judged(f"picture, {level}", path.stem, said, reader.fps, sound, **still)
+                still = {"image": frames[0], "fps": reader.fps}
+                judged(f"picture, {level}", path.stem, said, sound, guide=level, **still)
+                judged(f"dubbed, {level}", path.stem, said, sound, guide=level, film=path)
         for level in levels:
             for k, (name, sound, said) in enumerate(synthetic):
-                _, face = faces[k % len(faces)]
-                judged(f"picture, synthetic voice, {level}", name, said, 25.0, sound, image=face, guide=level)
+                face = faces[k % len(faces)]
+                judged(f"picture, synthetic voice, {level}", name, said, sound, guide=level, image=face)
     results = {"bundle": options.bundle, "seed": options.seed, "rows": {k: vars(v) for k, v in rows.items()}}
     save(options.out, "closures", table(rows), results)
     return 0
