@@ -90,21 +90,27 @@ def make(pipeline: Any, sound: Audio, picture: Array, wav: Path, options: argpar
     return kept
 
 
+COLUMNS = {
+    "jaw correlation": "jaw of the encoder",
+    "jaw amplitude": "its amplitude ratio",
+    "gap correlation": "lip gap of the films",
+    "gap amplitude": "its amplitude ratio",
+}
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line for each sound and noise, then the means."""
-    keys = {
-        "jaw correlation": "jaw of the encoder",
-        "jaw amplitude": "its amplitude ratio",
-        "gap correlation": "lip gap of the films",
-        "gap amplitude": "its amplitude ratio",
-    }
-    lines = [[row["sound"], row["picture"], row["noise"], *(cell(row[key]) for key in keys)] for row in rows]
+    keys = [key for key in COLUMNS if key in rows[0]]
+    lines = [
+        [row["sound"], row.get("picture", "–"), row["noise"], *(cell(row[key]) for key in keys)]
+        for row in rows
+    ]
     for noise in dict.fromkeys(row["noise"] for row in rows):
         means = [mean_cell([row[key] for row in rows if row["noise"] == noise]) for key in keys]
         lines.append(["**mean**", "", noise, *means])
-    missing = sum(row["missing"] for row in rows)
-    head = ["sound", "photograph", "noise", *keys.values()]
-    return f"{markdown(head, lines)}\n\nFrames in which the judge found no face: {missing}."
+    text = markdown(["sound", "photograph", "noise", *(COLUMNS[key] for key in keys)], lines)
+    missing = sum(row.get("missing", 0) for row in rows)
+    return f"{text}\n\nFrames in which the judge found no face: {missing}." if "missing" in rows[0] else text
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -116,11 +122,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--snr", type=float, default=10.0, help="dB (default: 10)")
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--guide", choices=["none", "warp", "refined"], help="default: the bundle's")
+    add("--no-films", action="store_true", help="ask the sound encoder only, which is quick")
     add("--out", type=Path, default=Path("runs/noise"), help="sounds, films, contact sheets, table")
     add("--seed", type=int, default=0)
     add("--device", default="auto")
     add("--precision", default="auto")
     return parser.parse_args(argv)
+
+
+def noisy(voices: list[Array], number: int, snr: float, random: np.random.Generator) -> dict[str, Array]:
+    """One of the voices, clean and with each noise."""
+    voice, others = voices[number], voices[:number] + voices[number + 1 :]
+    noises = {"pink": pink_noise(len(voice), random), "babble": babble(len(voice), others, random)}
+    return {"clean": voice, **{name: mix(voice, noise, snr) for name, noise in noises.items()}}
+
+
+def compare(curves: dict[str, Array], noise: str, name: str) -> dict[str, float]:
+    """How one curve of the noisy sound follows that of the clean one."""
+    clean, made = curves["clean"], curves[noise]
+    return {
+        f"{name} correlation": correlation(clean, made, 0)[0],
+        f"{name} amplitude": amplitude_ratio(clean, made),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,46 +156,45 @@ def main(argv: list[str] | None = None) -> int:
     voices = [read_audio(path, RATE).samples for path in paths]
     random = np.random.default_rng(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    rows, sheets = [], []
+    rows: list[dict[str, Any]] = []
+    sheets = []
     with MediaPipeJudge(options.task) as judge:
-        for k, (path, voice) in enumerate(zip(paths, voices, strict=True)):
+        for k, path in enumerate(paths):
             name, picture = faces[k % len(faces)]
             before = judge.landmarks(picture)
             if before is None:
                 raise TalkfaceError(f"{name}: MediaPipe finds no face in this photograph; give another")
-            others = voices[:k] + voices[k + 1 :]
-            sounds = {
-                "clean": voice,
-                "pink": mix(voice, pink_noise(len(voice), random), options.snr),
-                "babble": mix(voice, babble(len(voice), others, random), options.snr),
-            }
             gaps, jaws, strips = {}, {}, []
-            for noise, samples in sounds.items():
+            for noise, samples in noisy(voices, k, options.snr, random).items():
+                jaws[noise] = jaw_curve(pipeline, Audio(samples, RATE))
+                if options.no_films:
+                    continue
                 wav = options.out / f"{path.stem}_{name}_{noise}.wav"
                 write_wav(wav, samples)
                 frames = make(pipeline, Audio(samples, RATE), picture, wav, options)
                 seen = [judge.landmarks(frame) for frame in frames]
                 gaps[noise] = np.array([np.nan if x is None else relative_gap(x) for x in seen])
-                jaws[noise] = jaw_curve(pipeline, Audio(samples, RATE))
                 chosen = np.linspace(0, len(frames) - 1, SHOWN + 2).round().astype(int)[1:-1]
                 strips.append(np.hstack([face_tile(frames[n], before) for n in chosen]))
                 print(f"{path.stem}: {noise}", file=sys.stderr)
-            sheets.append(np.vstack(strips))
             for noise in ("pink", "babble"):
-                rows.append(
-                    {
-                        "sound": path.stem,
+                row = {
+                    "sound": path.stem,
+                    "noise": f"{noise}, {options.snr:g} dB",
+                    **compare(jaws, noise, "jaw"),
+                }
+                if gaps:
+                    missing = int(np.isnan(gaps[noise]).sum())
+                    row |= {
                         "picture": name,
-                        "noise": f"{noise}, {options.snr:g} dB",
-                        "jaw correlation": correlation(jaws["clean"], jaws[noise], 0)[0],
-                        "jaw amplitude": amplitude_ratio(jaws["clean"], jaws[noise]),
-                        "gap correlation": correlation(gaps["clean"], gaps[noise], 0)[0],
-                        "gap amplitude": amplitude_ratio(gaps["clean"], gaps[noise]),
-                        "missing": int(np.isnan(gaps[noise]).sum()),
-                        "curves": {"clean": gaps["clean"], "noisy": gaps[noise]},
+                        **compare(gaps, noise, "gap"),
+                        "missing": missing,
+                        "curves": gaps,
                     }
-                )
-    write_image(options.out / "noise.jpg", np.vstack(sheets))
+                rows.append(row)
+            if strips:
+                sheets.append(np.vstack(strips))
+                write_image(options.out / "noise.jpg", np.vstack(sheets), quality=85)
     save(options.out, "noise", table(rows), {"bundle": options.bundle, "snr": options.snr, "rows": rows})
     return 0
 

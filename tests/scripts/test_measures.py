@@ -15,7 +15,7 @@ from dubbed_films import in_frame
 from evaluate_actions import STEPS, as_actions, commands, face_tile
 from evaluate_actions import main as evaluate_actions
 from evaluate_dubbing import DUBBED, SEAMS, restlessness, skin, table
-from evaluate_noise import babble, mix, pink_noise
+from evaluate_noise import babble, compare, mix, noisy, pink_noise
 from forced_alignment import align, grid_sentence
 from measuring import (
     cell,
@@ -127,6 +127,17 @@ def test_babble_is_made_of_the_other_voices_equally_loud():
     assert babble(100, [slow, fast], random).std() == pytest.approx(1, abs=1e-5)
     peaks = [spectrum[k - 20 : k + 20].max() for k in (100, 1000)]
     assert 0.3 < peaks[0] / peaks[1] < 3
+
+
+def test_each_sound_is_compared_with_its_clean_self():
+    random = np.random.default_rng(0)
+    voices = [random.standard_normal(400).astype(np.float32) * 0.1 for _ in range(3)]
+    sounds = noisy(voices, 1, 10.0, random)
+    assert list(sounds) == ["clean", "pink", "babble"] and sounds["clean"] is voices[1]
+    assert compare(sounds, "clean", "jaw") == {"jaw correlation": pytest.approx(1), "jaw amplitude": 1}
+    values = compare(sounds, "pink", "gap")
+    assert values["gap correlation"] == pytest.approx((1 / 1.1) ** 0.5, abs=0.05)
+    assert values["gap amplitude"] == pytest.approx(1.1**0.5, abs=0.05)
 
 
 def test_the_mask_of_a_crop_lies_where_the_crop_was_cut():
