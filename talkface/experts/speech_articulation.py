@@ -19,6 +19,9 @@ from talkface.experts.speech_level import LoudFrames, frame_power
 
 __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
 
+_HELD = {"mouthPress": 0.30, "mouthRollLower": 0.55}  # actions of closed lips, as p, b, m (f, v) have them
+_OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
+_UNLIKELY, _SURE = 0.25, 0.75  # of `_HELD` together: from where on lips begin to close, and are closed
 _HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
 
 
@@ -200,9 +203,20 @@ class ArticulationEncoder(SpeechEncoder):
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
-        """Features (..., D) of the actions times `gain`: what is predicted from sound is a mean over ways to say it
-        and moves less than any of them."""
-        return (gain * (features * self.std + self.mean).clamp(0.0, 1.0) - self.mean) / self.std
+        """Features (..., D) of a livelier mouth: the actions times `gain`, and lips closed that are likely held together.
+
+        What is predicted from sound is a mean over ways to say it. It moves less than any of them, and where the lips
+        meet for p, b and m, or not quite, it leaves them half open.
+        """
+        actions = gain * (features * self.std + self.mean).clamp(0.0, 1.0)
+        column = {name: number for number, name in enumerate(self.actions)}
+        held = sum(actions[..., column[name]] / full for name, full in _HELD.items() if name in column)
+        if isinstance(held, Tensor):
+            likely = ((held - _UNLIKELY) / (_SURE - _UNLIKELY)).clamp(0.0, 1.0)
+            keep = 1.0 - 0.9 * likely * likely * (3.0 - 2.0 * likely)
+            opening = [column[name] for name in _OPENING if name in column]
+            actions[..., opening] = actions[..., opening] * keep[..., None]
+        return (actions - self.mean) / self.std
 
     def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
         """Features (..., D) -> facial actions (..., len(names)) in [0, 1]; names it does not predict are

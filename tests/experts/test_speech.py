@@ -116,6 +116,17 @@ def test_amplified_features_are_larger_actions():
     torch.testing.assert_close(back, (1.5 * actions).clamp(max=1.0), atol=1e-5, rtol=0)
 
 
+def test_lips_that_are_likely_held_together_close():
+    encoder = ArticulationEncoder(("jawOpen", "mouthPress"), channels=8, dilations=(1,), bands=8)
+    actions = torch.tensor([[0.3, 0.0], [0.3, 0.05], [0.3, 0.12], [0.3, 0.3]])
+    jaw, press = encoder.amplified(actions, 1.0).unbind(
+        -1
+    )  # mean 0 and deviation 1: features are the actions
+    assert float(jaw[0]) == pytest.approx(0.3) and float(jaw[1]) == pytest.approx(0.3)
+    assert 0.06 < float(jaw[2]) < 0.27 and float(jaw[3]) == pytest.approx(0.03)
+    torch.testing.assert_close(press, actions[:, 1])
+
+
 @pytest.fixture(scope="module")
 def tiny_wav2vec2(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
