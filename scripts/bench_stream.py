@@ -82,7 +82,7 @@ def bench_lookahead(options: argparse.Namespace, pipeline: TalkingFacePipeline) 
         "|---" * 8 + "|",
     ]
     for level_known in (True, False):
-        for group in (4, 1):
+        for group in (8, 2):
             for seconds in LOOKAHEADS:
                 rows = []
                 for path in paths:
