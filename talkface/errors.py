@@ -27,3 +27,9 @@ def require(module: str, extra: str) -> ModuleType:
             f"the package '{module}' is needed for this and cannot be imported ({error}); "
             f"install it with: pip install 'talkface[{extra}]'"
         ) from error
+
+
+def check_range(name: str, value: float, lowest: float, highest: float) -> None:
+    """Raises: TalkfaceError: `value` is not in [lowest, highest]."""
+    if not lowest <= value <= highest:
+        raise TalkfaceError(f"{name}: {value}; allowed are {lowest} to {highest}")

@@ -203,7 +203,7 @@ class ArticulationEncoder(SpeechEncoder):
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
-        """Features (..., D) of a livelier mouth: the actions times `gain`, and lips closed that are likely held together.
+        """Features (..., D) of a livelier mouth: the actions times `gain`, and lips that are likely held together meet.
 
         What is predicted from sound is a mean over ways to say it. It moves less than any of them, and where the lips
         meet for p, b and m, or not quite, it leaves them half open.

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from talkface import __version__
 from talkface.conditioning.audio import Features
-from talkface.errors import TalkfaceError
+from talkface.errors import TalkfaceError, check_range
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
 from talkface.pipelines.face_guide import LEVELS, FaceGuide, crop_factor
@@ -52,7 +52,6 @@ from talkface.pipelines.liveliness import (
 )
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import (
-    FoundFace,
     Shot,
     film_shots,
     film_timeline,
@@ -62,7 +61,7 @@ from talkface.pipelines.sources import (
     still_shots,
 )
 from talkface.pipelines.streaming import FrameStream, LiveSound
-from talkface.pipelines.talking_film import TalkingFilm, paste_frames
+from talkface.pipelines.talking_film import TalkingFilm, notes_on, paste_frames
 from talkface.portrait.crop import AlignedCrop, alignment_matrix
 
 if TYPE_CHECKING:
@@ -196,13 +195,13 @@ class TalkingFacePipeline:
             raise TalkfaceError("give either image=... (a picture) or film=... (a film to dub)")
         if mode not in MODES:
             raise TalkfaceError(f"mode: {mode}; allowed are {', '.join(MODES)}")
-        _check_range("seed", seed, 0, 2**63 - 1)
-        _check_range("eta", eta, 0, 1)
-        _check_range("face", face or 1, 1, 1000)
-        _check_range("batch_size", group if batch_size is None else batch_size, 1, 4096)
+        check_range("seed", seed, 0, 2**63 - 1)
+        check_range("eta", eta, 0, 1)
+        check_range("face", face or 1, 1, 1000)
+        check_range("batch_size", group if batch_size is None else batch_size, 1, 4096)
         if independent_noise is None:
             independent_noise = 1.0 if mode == "autoregressive" else 0.0
-        _check_range("independent_noise", independent_noise, 0, 1)
+        check_range("independent_noise", independent_noise, 0, 1)
         level = self._guide_level(guide)
         sampler = self._sampler(num_inference_steps, guidance_scale, eta)
         feeling = self._emotion(emotion, emotion_intensity, level)
@@ -238,8 +237,9 @@ class TalkingFacePipeline:
             line = film_timeline(reader, sound.duration, rate)
             found = find_in_film(reader, self.finder, rank, size)
             shots = partial(film_shots, reader, self.finder, rank, found.crop.size, line)
-        notes = _notes(sound, found, face, None if film is None else reader.duration)
-        life = Liveliness(motion, feeling, None if isinstance(sound, LiveSound) else sound, seed)
+        heard = sound if isinstance(sound, Audio) else None
+        notes = notes_on(heard, found, face, None if film is None else reader.duration)
+        life = Liveliness(motion, feeling, heard, seed)
         alive = LivePicture(found, life) if film is None and life.moves_faces else None
 
         # 2. what the sound says, once for all frames
@@ -354,8 +354,8 @@ class TalkingFacePipeline:
         Raises:
             TalkfaceError: an argument, the picture or the face in it; while iterating: a chunk, or no sound at all.
         """
-        _check_range("lookahead", lookahead or 0.0, 0, 10)
-        _check_range("group", group, 1, 64)
+        check_range("lookahead", lookahead or 0.0, 0, 10)
+        check_range("group", group, 1, 64)
         sound = LiveSound(
             audio_chunks,
             self.speech,
@@ -394,7 +394,7 @@ class TalkingFacePipeline:
                 f"guidance_scale: {', '.join(unknown)}; allowed are {', '.join(sorted(names))}"
             )
         for name, scale in chosen.items():
-            _check_range(f"guidance_scale of {name}", scale, 0, 50)
+            check_range(f"guidance_scale of {name}", scale, 0, 50)
             if scale != 1.0 and self.conditioner.conditioners[name].drop_rate == 0.0:
                 raise TalkfaceError(
                     f"guidance_scale of {name}: {scale}; allowed is 1, as this bundle was trained with "
@@ -402,7 +402,7 @@ class TalkingFacePipeline:
                 )
             scales[name] = float(scale)
         steps = int(self.bundle.value("num_inference_steps")) if steps is None else steps
-        _check_range("num_inference_steps", steps, 1, self.schedule.num_train_timesteps)
+        check_range("num_inference_steps", steps, 1, self.schedule.num_train_timesteps)
         return LatentSampler(
             network=self.network,
             conditioner=self.conditioner,
@@ -416,7 +416,7 @@ class TalkingFacePipeline:
         )
 
     def _emotion(self, emotion: str | int | None, intensity: float, level: str) -> Feeling:
-        _check_range("emotion_intensity", intensity, 0, 1)
+        check_range("emotion_intensity", intensity, 0, 1)
         told = list(self.bundle.meta.get("emotions") or [])
         if "emotion" not in self.conditioner.conditioners:
             told = []
@@ -435,26 +435,3 @@ class TalkingFacePipeline:
         if window < 1 or not 0 <= 2 * overlap <= window:
             raise TalkfaceError(f"overlap: {overlap}; allowed are 0 to half of the window ({window})")
         return References(first, window, overlap)
-
-
-def _notes(
-    sound: Audio | LiveSound, found: FoundFace, face: int | None, film_seconds: float | None
-) -> list[str]:
-    notes = []
-    if isinstance(sound, Audio) and sound.is_silent:
-        notes.append("the sound is silent; the mouth will hardly move")
-    if found.faces > 1 and face is None:
-        notes.append(f"{found.faces} faces are found; the largest is taken (--face chooses another)")
-    if found.index:
-        notes.append(f"the first {found.index} frames of the film show no usable face and stay as they are")
-    if film_seconds is not None and isinstance(sound, Audio) and sound.duration - film_seconds > 0.5:
-        notes.append(
-            f"the sound is {sound.duration - film_seconds:.1f} s longer than the film, which then "
-            "stands still at its last frame"
-        )
-    return notes
-
-
-def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:
-        raise TalkfaceError(f"{name}: {value}; allowed are {lowest} to {highest}")

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from talkface.media import Audio
 from talkface.pipelines.background import in_background
 from talkface.pipelines.face_painter import FacePainter
 from talkface.pipelines.liveliness import LivePicture
-from talkface.pipelines.sources import Shot
+from talkface.pipelines.sources import FoundFace, Shot
 from talkface.portrait.blend import ColourMatcher, blend_mask, paste
 from talkface.portrait.crop import AlignedCrop
 
@@ -91,3 +92,26 @@ def paste_square(original: np.ndarray, generated: np.ndarray, mask: np.ndarray) 
     """Blend two aligned squares uint8 (S, S, 3) with mask (S, S): what `paste` does, before the way back."""
     weight = mask[:, :, None]
     return np.rint(original * (1.0 - weight) + generated * weight).astype(np.uint8)
+
+
+def notes_on(
+    sound: Audio | None, found: FoundFace, face: int | None, film_seconds: float | None
+) -> list[str]:
+    """What a user may want to know of the material, a line each.
+
+    Args:
+        sound: None while it is still coming. face: the face that was asked for. film_seconds: of the film to dub, None for a picture.
+    """
+    notes = []
+    if sound is not None and sound.is_silent:
+        notes.append("the sound is silent; the mouth will hardly move")
+    if found.faces > 1 and face is None:
+        notes.append(f"{found.faces} faces are found; the largest is taken (--face chooses another)")
+    if found.index:
+        notes.append(f"the first {found.index} frames of the film show no usable face and stay as they are")
+    if film_seconds is not None and sound is not None and sound.duration - film_seconds > 0.5:
+        notes.append(
+            f"the sound is {sound.duration - film_seconds:.1f} s longer than the film, which then "
+            "stands still at its last frame"
+        )
+    return notes
