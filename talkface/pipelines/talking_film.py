@@ -100,7 +100,8 @@ def notes_on(
     """What a user may want to know of the material, a line each.
 
     Args:
-        sound: None while it is still coming. face: the face that was asked for. film_seconds: of the film to dub, None for a picture.
+        sound: None while it is still coming. face: the face that was asked for.
+        film_seconds: of the film to dub, None for a picture.
     """
     notes = []
     if sound is not None and sound.is_silent:
