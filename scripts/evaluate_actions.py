@@ -68,7 +68,9 @@ def obey(pipeline: Any, picture: Array, guide: str, options: argparse.Namespace)
     silence = Audio(np.zeros(round(len(told) / RATE * rate), np.float32), rate)
     with (
         dictated(pipeline, told, RATE, options.limit, options.over_rest),
-        pipeline(silence, image=picture, guide=guide, seed=options.seed, fps=RATE).frames() as frames,
+        pipeline(
+            silence, image=picture, guide=guide, motion="none", seed=options.seed, fps=RATE
+        ).frames() as frames,
     ):
         return list(frames)
 

@@ -73,7 +73,9 @@ def measure(made: Array, film: Film, judge: MediaPipeJudge, perceptual: LPIPS | 
 
 def measure_still(row: str, film: Film, pipeline: Any, seed: int) -> dict[str, Any]:
     """The first frame as a picture, with the film's sound."""
-    call = pipeline(film.sound, image=film.frames[0], guide=GUIDES.get(row), seed=seed, fps=film.fps)
+    call = pipeline(
+        film.sound, image=film.frames[0], guide=GUIDES.get(row), motion="none", seed=seed, fps=film.fps
+    )
     with call.frames() as frames:
         made = np.stack(list(frames))
     moves = restlessness(made, film.crops[:1] * len(made))
