@@ -11,6 +11,7 @@ canvas.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -184,7 +185,8 @@ class Guide:
             [source.places, self.shown[None, :, None].expand(len(source.places), -1, 1)], dim=2
         )
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
-        colour, shown = _sample(source.images, seen, at[:, :2]), at[:, 2:].to(canvas)
+        colour = _sample(source.images, seen, at[:, :2], "bicubic" if fine == 1 else "bilinear")
+        shown = at[:, 2:].to(canvas)
         # 2. the inside of the mouth from the model, but for teeth that the photograph shows
         is_inner = self.is_inside[seen.face]
         inner = is_inner.nonzero().squeeze(1)
@@ -333,16 +335,19 @@ def _look_up(images: Tensor, places: Tensor) -> Tensor:
     return ((found[..., 0].transpose(1, 2) + 1.0) / 2.0).clamp(0, 1) ** 2.2
 
 
-def _sample(images: Tensor, seen: Fragments, places: Tensor) -> Tensor:
-    """Colours (P, 3) of the fragments' places (P, 2) in [-1, 1], each in its picture."""
+def _sample(images: Tensor, seen: Fragments, places: Tensor, mode: str = "bilinear") -> Tensor:
+    """Colours (P, C) of the fragments' places (P, 2) in [-1, 1], each in its picture (N or 1, C, S, S).
+
+    Bilinear is soft; averaging down the pixels of a finer z-buffer is soft already, a picture drawn at its own size
+    wants "bicubic".
+    """
+    look_up = partial(F.grid_sample, mode=mode, padding_mode="border", align_corners=False)
     if len(images) == 1:
-        found = F.grid_sample(
-            images, places[None, :, None].to(images), padding_mode="border", align_corners=False
-        )
+        found = look_up(images, places[None, :, None].to(images))
         return found[0, :, :, 0].T.contiguous()
     colours = []
     for number, part in enumerate(places.split(torch.bincount(seen.batch, minlength=len(images)).tolist())):
         grid = part[None, :, None].to(images)
-        found = F.grid_sample(images[number : number + 1], grid, padding_mode="border", align_corners=False)
+        found = look_up(images[number : number + 1], grid)
         colours.append(found[0, :, :, 0].T)
     return torch.cat(colours)

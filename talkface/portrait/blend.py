@@ -173,9 +173,9 @@ def paste(
 ) -> np.ndarray:
     """Return `frame` with `generated` put where `crop` was cut, weighted by `mask`; `frame` is not changed.
 
-    Only pixels that the warped mask reaches are touched. With `keep_detail`, pores and grain that the crop is
-    too small to hold are taken from the frame wherever the generated crop agrees with the original one, so
-    that a large face does not get a blurred patch; pasting the crop itself then gives the frame back exactly. With
+    Only pixels that the warped mask reaches are touched. With `keep_detail`, pores and grain that the way to the crop
+    and back costs are taken from the frame wherever the generated crop agrees with the original one, so that the face
+    does not get a blurred patch; pasting the crop itself then gives the frame back exactly. With
     `flow`, skin that moved takes its pores and grain along.
 
     Args:
@@ -209,7 +209,7 @@ def paste(
     region = result[top:bottom, left:right]
     original = region.astype(np.float32)
     face = to_frame(generated.astype(np.float32))
-    if keep_detail and crop.scale > 1:
+    if keep_detail:
         face += _detail(original, generated, crop, to_frame, flow, back[:, :2])
     blended = np.clip(np.rint(original + weight * (face - original)), 0, 255).astype(np.uint8)
     np.copyto(region, blended, where=weight > 0)
