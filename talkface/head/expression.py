@@ -25,6 +25,8 @@ _PRESS = _columns("mouthPress")
 _EXPRESSIVE = _columns(
     "mouthSmile", "mouthStretch", "mouthFrown", "noseSneer", "mouthShrugUpper", "mouthShrugLower"
 )
+_EAGER = 2.5  # closures told from sound are weaker than those of the corpus
+_PARTED = 0.5  # of an emotion's opening of the mouth is left to one who speaks: more would hide the speech
 _CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
 
 
@@ -44,7 +46,9 @@ def speak_over(speech: np.ndarray, rest: np.ndarray, emotion: np.ndarray | None 
     `emotion` (T or 1, 52) is laid over both as `combine` does.
     """
     if emotion is not None:
-        rest = rest + _closing(speech) * emotion
+        parted = np.ones(len(ACTIONS), dtype=np.float32)
+        parted[_OPENING] = _PARTED
+        rest = rest + _closing(speech, eager=_EAGER) * parted * emotion
     return np.clip(speech + _yielding(speech) * rest, 0.0, 1.0).astype(np.float32)
 
 
@@ -55,11 +59,14 @@ def calmed(rest: np.ndarray, share: float) -> np.ndarray:
     return result
 
 
-def _closing(speech: np.ndarray) -> np.ndarray:
-    """(T, 52) share of an expression that is left while the lips are held together: nothing that opens them."""
-    held = np.clip(
-        speech[:, _INDEX["mouthPressLeft"]] / 0.30 + speech[:, _INDEX["mouthRollLower"]] / 0.55, 0.0, 1.0
-    )[:, None]
+def _closing(speech: np.ndarray, eager: float = 1.0) -> np.ndarray:
+    """(T, 52) share of an expression that is left while the lips are held together: nothing that opens them.
+
+    Args:
+        eager: how many times less than a full closure of the corpus counts as one.
+    """
+    closing = speech[:, _INDEX["mouthPressLeft"]] / 0.30 + speech[:, _INDEX["mouthRollLower"]] / 0.55
+    held = np.clip(eager * closing, 0.0, 1.0)[:, None]
     keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
     keep[:, _OPENING] = 1.0 - 0.95 * held
     return keep
