@@ -94,7 +94,7 @@ META: dict[str, Any] = {
     "num_inference_steps": 1,
     "guidance_scale": {"audio": 1.0},
     "guide": "refined",
-    "articulation_gain": 1.15,
+    "articulation_gain": 1.3,
     "timestep_spacing": "trailing",
     "final_alpha": "one",
     "emotions": list(EMOTIONS),

@@ -158,6 +158,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--out", type=Path, default=Path("runs/grid"), help="films, table.md and results.json go here")
     add("--mode", default="windowed", choices=["windowed", "autoregressive"])
+    add("--motion", choices=["none", "subtle", "lively"], help="default: the pipeline's")
     add("--guide", choices=["none", "warp", "refined"], help="default: the bundle's")
     add("--num-inference-steps", type=int, help="default: the bundle's")
     add("--guidance-scale", type=float, help="default: the bundle's")
@@ -182,6 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = {
         "mode": options.mode,
         "guide": options.guide,
+        "motion": options.motion,
         "num_inference_steps": options.num_inference_steps,
         "guidance_scale": options.guidance_scale,
         "batch_size": options.batch_size,
