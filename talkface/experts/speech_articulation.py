@@ -164,6 +164,7 @@ class ArticulationEncoder(SpeechEncoder):
         self.blocks = nn.ModuleList(_Block(channels, dilation, dropout) for dilation in dilations)
         self.norm = nn.LayerNorm(channels)
         self.mouth = nn.Linear(channels, self.feature_dim)
+        self._silence: Tensor | None = None
         self.register_buffer("mean", torch.zeros(self.feature_dim))
         self.register_buffer("std", torch.ones(self.feature_dim))
         if weights is not None:
@@ -203,12 +204,17 @@ class ArticulationEncoder(SpeechEncoder):
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
-        """Features (..., D) of a livelier mouth: the actions times `gain`, and lips that are likely held together meet.
+        """Features (..., D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that are
+        likely held together, and what is told of digital silence taken for nothing.
 
-        What is predicted from sound is a mean over ways to say it. It moves less than any of them, and where the lips
-        meet for p, b and m, or not quite, it leaves them half open.
+        What is predicted from sound is a mean over ways to say it. It moves less than any of them; where the lips meet
+        for p, b and m, or not quite, it leaves them half open; and so it does in pauses, where some breathe.
         """
-        actions = gain * (features * self.std + self.mean).clamp(0.0, 1.0)
+        rest = self.silence()
+        actions = (features * self.std + self.mean).clamp(0.0, 1.0)
+        # near what silence gives nothing is left, from three times that on everything
+        actions = actions - rest * (1.0 - 0.5 * (actions / rest.clamp(min=1e-6) - 1.0)).clamp(0.0, 1.0)
+        actions = gain * actions.clamp(min=0.0)
         column = {name: number for number, name in enumerate(self.actions)}
         held = sum(actions[..., column[name]] / full for name, full in _HELD.items() if name in column)
         if isinstance(held, Tensor):
@@ -217,6 +223,14 @@ class ArticulationEncoder(SpeechEncoder):
             opening = [column[name] for name in _OPENING if name in column]
             actions[..., opening] = actions[..., opening] * keep[..., None]
         return (actions - self.mean) / self.std
+
+    @torch.no_grad()
+    def silence(self) -> Tensor:
+        """(D,) the actions, in [0, 1], that it tells of digital silence."""
+        if self._silence is None:
+            features = self(torch.zeros(1, self.sample_rate, device=self.mean.device))[0]
+            self._silence = (features[len(features) // 2] * self.std + self.mean).clamp(0.0, 1.0)
+        return self._silence.to(self.mean.device)
 
     def to_actions(self, features: Tensor, names: Sequence[str]) -> Tensor:
         """Features (..., D) -> facial actions (..., len(names)) in [0, 1]; names it does not predict are

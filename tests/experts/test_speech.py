@@ -107,8 +107,31 @@ def test_features_go_back_to_actions():
     assert torch.allclose(actions, torch.tensor([[[0.4, 0.15, 0.15, 0.0], [0.0, 0.1, 0.1, 0.0]]]))
 
 
+def silent_encoder(*actions):
+    """An encoder that tells nothing of silence."""
+    encoder = ArticulationEncoder(actions, channels=8, dilations=(1,), bands=8)
+    with torch.no_grad():
+        encoder.mouth.weight.zero_()
+        encoder.mouth.bias.zero_()
+    return encoder
+
+
+def test_what_is_told_of_silence_is_taken_for_nothing():
+    torch.manual_seed(1)
+    encoder = ArticulationEncoder(("jawOpen", "mouthPucker"), channels=8, dilations=(1,), bands=8).eval()
+    with torch.no_grad():
+        encoder.mouth.bias.copy_(torch.tensor([0.1, 0.2]))
+        encoder.mouth.weight.mul_(0.01)
+    silent = encoder(torch.zeros(1, 16000))[0].detach()
+    assert float(encoder.to_actions(silent, ["jawOpen"]).min()) > 0.05
+    rest = encoder.amplified(silent, 1.0)
+    assert float(encoder.to_actions(rest, ["jawOpen", "mouthPucker"])[10:-10].max()) < 0.01
+    loud = torch.tensor([[0.5, 0.7]])
+    torch.testing.assert_close(encoder.amplified(loud, 1.0), loud)
+
+
 def test_amplified_features_are_larger_actions():
-    encoder = ArticulationEncoder(("jawOpen", "mouthSmile"), channels=8, dilations=(1,), bands=8)
+    encoder = silent_encoder("jawOpen", "mouthSmile")
     encoder.mean, encoder.std = torch.tensor([0.1, 0.02]), torch.tensor([0.05, 0.01])
     actions = torch.tensor([[0.0, 0.0], [0.4, 0.1], [0.9, 0.0]])
     louder = encoder.amplified((actions - encoder.mean) / encoder.std, 1.5)
@@ -117,7 +140,7 @@ def test_amplified_features_are_larger_actions():
 
 
 def test_lips_that_are_likely_held_together_close():
-    encoder = ArticulationEncoder(("jawOpen", "mouthPress"), channels=8, dilations=(1,), bands=8)
+    encoder = silent_encoder("jawOpen", "mouthPress")
     actions = torch.tensor([[0.3, 0.0], [0.3, 0.05], [0.3, 0.12], [0.3, 0.3]])
     jaw, press = encoder.amplified(actions, 1.0).unbind(
         -1
