@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate_grid import SUFFIXES, RealFilm, read_film
+from evaluate_grid import RealFilm, read_film
+from measuring import FILMS, files_in
 from torch import Tensor
 from train_speech import Teacher
 
@@ -144,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         help="films (stems) of one and the same speaker",
     )
     options = parser.parse_args(argv)
-    paths = sorted(path for path in options.films.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = files_in(options.films, FILMS, "--films", least=3)
     together = options.same_speaker
     if unknown := set(together) - {path.stem for path in paths}:
         raise TalkfaceError(
