@@ -61,6 +61,7 @@ def actions(speech: Any, samples: np.ndarray, group: int, lookahead: float | Non
     sound = LiveSound(
         chunks_of(samples), speech, group=group, lookahead=lookahead, level=level, device=torch.device("cpu")
     )
+    # only features are asked for here: nobody reads the crop
     face = FoundFace(np.zeros((1, 1, 3), np.uint8), np.zeros((68, 2)), None, 1)  # type: ignore[arg-type]
     rows = []
     for shot in sound.shots(face, FPS, 0.0):

@@ -93,6 +93,7 @@ def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest
 
     features, own = dictation(pipeline.speech, actions, rate, limit), FaceGuide.actions
     pipeline.hear = lambda sound: features
+    # the pipeline builds its guide itself, so the class is what can be told; put back below whatever happens
     FaceGuide.actions = show  # type: ignore[method-assign]
     try:
         yield

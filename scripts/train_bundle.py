@@ -255,6 +255,7 @@ def training_pairs(options: argparse.Namespace, stage: nn.Module) -> tuple[dict[
     stored = encoded_pairs(options.work, stage, options.device)
     stored |= {"audio": spoken_windows(options.work, encoder, stored.pop("clip"), stored.pop("frame"))}
     stored["mask"] = region_weights().expand(len(stored["emotion"]), -1, -1, -1)
+    # to mypy an attribute of a Module may be a Module; every SpeechEncoder has this number
     return stored, int(encoder.feature_dim)  # type: ignore[arg-type]
 
 

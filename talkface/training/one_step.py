@@ -51,6 +51,7 @@ class OneStepModule(DiffusionModule):
             raise TalkfaceError(
                 f"timesteps: {len(self.levels)} noise levels; allowed is one, the sampler's only step"
             )
+        # to mypy an attribute of a Module is a Tensor or a Module; every first stage has these two
         self.factor = int(self.first_stage.downsample_factor)  # type: ignore[arg-type]
         if any(edge % self.factor for edge in window) or window[0] >= window[2] or window[1] >= window[3]:
             raise TalkfaceError(
@@ -83,6 +84,7 @@ class OneStepModule(DiffusionModule):
         left, top, right, bottom = (edge // self.factor for edge in self.window)
         from_left, from_top = max(0, left - _MARGIN), max(0, top - _MARGIN)
         part = latents[:, :, from_top : bottom + _MARGIN, from_left : right + _MARGIN]
+        # decode: see `factor`; not clamped as the pipeline does it, which would stop the gradient
         pixels = self.first_stage.decode(part).float()  # type: ignore[operator]
         y, x = (top - from_top) * self.factor, (left - from_left) * self.factor
         height, width = (bottom - top) * self.factor, (right - left) * self.factor

@@ -20,6 +20,7 @@ SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 10000).astype("<i2")
 class Trickle(io.BytesIO):
     """Gives a few bytes a read, as a pipe may."""
 
+    # BytesIO also takes None; the reader always asks for a number
     def read(self, count: int = -1) -> bytes:  # type: ignore[override]
         return super().read(min(count, 7))
 
