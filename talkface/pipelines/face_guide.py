@@ -106,7 +106,9 @@ class FaceGuide:
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
         places = torch.from_numpy(crop.to_crop(points))[None]
-        self.person = self._fitter(places)
+        fitted = self._fitter(places)
+        # its pose is judged as those of the frames will be, so that what this judgement gets wrong cancels
+        self.person = fitted.with_pose(self._fitter.pose(places, fitted))
         self.rest = resting_actions(self._fitter, self.person, places).numpy()
         if life is not None:
             self.rest = calmed(self.rest, CALMED * life.strength)
