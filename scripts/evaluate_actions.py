@@ -1,9 +1,8 @@
 """Does a photograph do what it is told? Commanded facial actions, judged by MediaPipe.
 
 Each picture is driven by given actions instead of a sound: the jaw in 9 steps, smile and pucker in 5, funnel in 3,
-pressed lips. The network is told them as the features that its sound encoder would give, the guide as the actions of
-the whole lower face (or, with --over-rest, as speech is: over the expression in which the photograph rests, which
-leaves a smiling face less to do). Features are held to the range that speech reaches, since a full smile is never
+pressed lips. The network is told them as the features that its sound encoder would give, the guide as commands
+(`talkface.head.expression.commanded`). Features are held to the range that speech reaches, since a full smile is never
 heard. One frame is made of each command. Judged are lip gap and MediaPipe's action scores, sharpness and
 teeth; made are contact sheets.
 
@@ -67,7 +66,7 @@ def obey(pipeline: Any, picture: Array, guide: str, options: argparse.Namespace)
     rate = pipeline.speech.sample_rate
     silence = Audio(np.zeros(round(len(told) / RATE * rate), np.float32), rate)
     with (
-        dictated(pipeline, told, RATE, options.limit, options.over_rest),
+        dictated(pipeline, told, RATE, options.limit),
         pipeline(
             silence, image=picture, guide=guide, motion="none", seed=options.seed, fps=RATE
         ).frames() as frames,
@@ -185,11 +184,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--guide", nargs="+", default=["warp", "refined"], choices=["none", "warp", "refined"])
     add(
-        "--over-rest",
-        action="store_true",
-        help="add the commands to the expression in which the photograph rests",
-    )
-    add(
         "--limit",
         type=float,
         default=6.0,
@@ -228,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         options.out,
         "actions",
         table(results),
-        {"bundle": options.bundle, "over_rest": options.over_rest, "limit": options.limit, "levels": results},
+        {"bundle": options.bundle, "limit": options.limit, "levels": results},
     )
     for level, rows in sheets.items():
         sheet = np.vstack([captions(rows[0].shape[1]), *rows])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from talkface.errors import TalkfaceError, require
-from talkface.head.expression import speak_over
+from talkface.head.expression import commanded
 from talkface.head.model import ACTIONS
 from talkface.media import open_video, read_image
 from talkface.media.output import replacing
@@ -80,16 +80,15 @@ def dictation(speech: Any, actions: Array, rate: float, limit: float = 0.0) -> T
 
 
 @contextmanager
-def dictated(pipeline: Any, actions: Array, rate: float, limit: float, over_rest: bool) -> Iterator[None]:
+def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterator[None]:
     """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
 
-    The network is told them as the features of `dictation`; the guide shows them as they are, or added to the
-    expression in which the photograph rests, as speech is.
+    The network is told them as the features of `dictation`; the guide shows them as `commanded` does.
     """
 
     def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:
         wanted = actions[(np.asarray(times) * rate).astype(int)]
-        return torch.from_numpy(speak_over(wanted, guide.rest) if over_rest else wanted)
+        return torch.from_numpy(commanded(wanted, guide.rest))
 
     features, own = dictation(pipeline.speech, actions, rate, limit), FaceGuide.actions
     pipeline.hear = lambda sound: features

@@ -19,6 +19,7 @@ from talkface.head.model import ACTIONS, HeadModel
 
 _GROUPS = (slice(0, 17), slice(17, 27), slice(27, 36), slice(36, 48), slice(48, 68))
 _GROUP_SHIFTS = (0.010, 0.006, 0.003, 0.003, 0.004)  # standard deviations, in sides of the crop
+_OCCASIONAL = 0.3  # of these shifts comes on top in some pictures and not in others
 _POINT_NOISE = 0.004
 _MOUTH = [n for n, name in enumerate(ACTIONS) if name.startswith(("jaw", "mouth"))]
 
@@ -70,9 +71,11 @@ class GuideMaker:
             (T, 3, S, S): the target where it is seen, the animated reference where it is masked.
         """
         size = reference.shape[-1]
-        found = self._disturbed(reference_points[None], size, rng)
-        person = self._fitter(found)
-        pose = self._fitter.pose(self._disturbed(target_points, size, rng), person)
+        habit = [size * shift * rng.standard_normal(2) for shift in _GROUP_SHIFTS]
+        found = self._disturbed(reference_points[None], size, habit, rng)
+        fitted = self._fitter(found)
+        person = fitted.with_pose(self._fitter.pose(found, fitted))
+        pose = self._fitter.pose(self._disturbed(target_points, size, habit, rng), person)
         # In use the actions are partly fitted (the resting face) and partly exact in kind (speech): train on both
         if actions is None or rng.random() < 0.5:
             wanted = self._fitter(torch.from_numpy(np.asarray(target_points, np.float64))).actions
@@ -84,11 +87,18 @@ class GuideMaker:
         drawn = self._guide(source, wanted, pose, canvas).pictures
         return torch.where(mask > 0.5, drawn, targets)
 
-    def _disturbed(self, points: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:
-        """Landmarks (T, 68, 2) as a network finds them: whole parts are off, the same in all frames; points tremble."""
+    def _disturbed(
+        self, points: np.ndarray, size: int, habit: list[np.ndarray], rng: np.random.Generator
+    ) -> Tensor:
+        """Landmarks (T, 68, 2) as a network finds them: whole parts are off and points tremble.
+
+        Args:
+            habit: (2,) pixels for each part: how far a finder misses it in every picture of this person.
+        """
         moved = np.array(points, np.float64)
-        for group, shift in zip(_GROUPS, _GROUP_SHIFTS, strict=True):
-            moved[:, group] += self.error * size * shift * rng.standard_normal(2)
+        for group, shift, always in zip(_GROUPS, _GROUP_SHIFTS, habit, strict=True):
+            now = _OCCASIONAL * size * shift * rng.standard_normal(2)
+            moved[:, group] += self.error * (always + now)
         moved += self.error * size * _POINT_NOISE * rng.standard_normal((1, 68, 2))
         moved += 0.3 * self.error * size * _POINT_NOISE * rng.standard_normal(moved.shape)
         return torch.from_numpy(moved)

@@ -25,6 +25,10 @@ _PRESS = _columns("mouthPress")
 _EXPRESSIVE = _columns(
     "mouthSmile", "mouthStretch", "mouthFrown", "noseSneer", "mouthShrugUpper", "mouthShrugLower"
 )
+_SMILE = _columns("mouthSmile")
+_STRENGTH = np.ones(len(ACTIONS), dtype=np.float32)  # of the head's own actions in a full one as ARKit has it
+_STRENGTH[_SMILE], _STRENGTH[_INDEX["mouthPucker"]] = 1.4, 1.2
+_NEUTRAL = 0.2  # of an expressive action is how a face is built; more is an expression
 _EAGER = 2.5  # closures told from sound are weaker than those of the corpus
 _PARTED = 0.5  # of an emotion's opening of the mouth is left to one who speaks: more would hide the speech
 _CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
@@ -50,6 +54,20 @@ def speak_over(speech: np.ndarray, rest: np.ndarray, emotion: np.ndarray | None 
         parted[_OPENING] = _PARTED
         rest = rest + _closing(speech, eager=_EAGER) * parted * emotion
     return np.clip(speech + _yielding(speech) * rest, 0.0, 1.0).astype(np.float32)
+
+
+def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """What a face of expression `rest` (1, 52) shows when told facial actions (T, 52), 0 to 1 as ARKit means them.
+
+    Commands take the place of the face's expression, not of its build; a smile and a pucker exclude each other. The
+    result is in units of the head and reaches `_STRENGTH`.
+    """
+    build = rest.copy()
+    build[:, _EXPRESSIVE] = np.minimum(build[:, _EXPRESSIVE], _NEUTRAL)
+    keep = _yielding(actions)
+    keep[:, _SPREADING] = 1.0 - np.clip(actions[:, [_INDEX["mouthPucker"]]] / 0.8, 0.0, 1.0)
+    keep[:, _INDEX["mouthPucker"]] = 1.0 - np.clip(actions[:, _SMILE].mean(1) / 0.5, 0.0, 1.0)
+    return np.clip(actions * _STRENGTH + keep * build, 0.0, _STRENGTH).astype(np.float32)
 
 
 def calmed(rest: np.ndarray, share: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from talkface.head import ACTIONS, HeadModel
-from talkface.head.expression import calmed, combine, lip_distance, resting_actions, speak_over
+from talkface.head.expression import calmed, combine, commanded, lip_distance, resting_actions, speak_over
 from talkface.head.fit import HeadFitter
 
 JAW, SMILE, PRESS = (ACTIONS.index(name) for name in ("jawOpen", "mouthSmileLeft", "mouthPressLeft"))
@@ -34,6 +34,16 @@ def test_a_pucker_takes_the_smile_back(actions):
     calm = speak_over(actions().numpy(), rest)[0, SMILE]
     round_lips = speak_over(actions(mouthPucker=0.8).numpy(), rest)[0, SMILE]
     assert calm == pytest.approx(0.5) and round_lips < 0.25
+
+
+def test_commands_take_the_place_of_an_expression(actions):
+    smiling = actions(mouthSmile=0.9).numpy()
+    silent, smile, pucker = (
+        commanded(actions(**told).numpy(), smiling)[0]
+        for told in ({}, {"mouthSmile": 1.0}, {"mouthPucker": 1.0})
+    )
+    assert silent[SMILE] == pytest.approx(0.2) and pucker[SMILE] == 0.0
+    assert smile[SMILE] > 1.0 and pucker[ACTIONS.index("mouthPucker")] > 1.0
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_dictation_holds_each_command_within_the_limit():
 def test_dictation_wants_an_encoder_that_tells_actions(tiny_pipeline):
     with (
         pytest.raises(TalkfaceError, match=r"LogMelEncoder.*give a bundle with an ArticulationEncoder"),
-        dictated(tiny_pipeline, np.zeros((1, 52), np.float32), 2.0, 6.0, False),
+        dictated(tiny_pipeline, np.zeros((1, 52), np.float32), 2.0, 6.0),
     ):
         pass
 
