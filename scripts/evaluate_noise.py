@@ -1,9 +1,10 @@
 """Does noise move the mouth? The same speech clean and with noise, said by the same photographs.
 
 Noise is added at --snr dB below the mean power of the speech: pink (equal power in each octave), and babble (the other
-sounds of the folder, one over the other). Sound k is said by photograph k (in turn). Compared with the clean sound,
-frame by frame and without any lag: how far the sound encoder opens the jaw, and how far MediaPipe sees the lips part in
-the films. Films, and a contact sheet of each photograph, are there to be looked at.
+sounds of the folder, one over the other). Sound k is said by photograph k, each in turn until all of both were used.
+Compared with the clean sound, frame by frame and without any lag: how far the sound encoder opens the jaw, and how far
+MediaPipe sees jaw and lips open in the films, in which nothing else moves. Films, and a contact sheet of each
+photograph, are there to be looked at.
 
     python scripts/evaluate_noise.py astronaut FILE... --speech FOLDER --task face_landmarker.task --out runs/noise
 """
@@ -78,7 +79,9 @@ def jaw_curve(pipeline: Any, sound: Audio) -> Array:
 
 def make(pipeline: Any, sound: Audio, picture: Array, wav: Path, options: argparse.Namespace) -> list[Array]:
     """The film of one sound: its frames; also written beside its sound."""
-    call = pipeline(sound, image=picture, guide=options.guide, seed=options.seed, fps=FPS)
+    call = pipeline(
+        sound, image=picture, guide=options.guide, motion=options.motion, seed=options.seed, fps=FPS
+    )
     with (
         call.frames() as frames,
         VideoWriter(wav.with_suffix(".mp4"), call.fps, audio_path=wav) as writer,
@@ -93,6 +96,8 @@ def make(pipeline: Any, sound: Audio, picture: Array, wav: Path, options: argpar
 COLUMNS = {
     "jaw correlation": "jaw of the encoder",
     "jaw amplitude": "its amplitude ratio",
+    "film correlation": "jaw of the films",
+    "film amplitude": "its amplitude ratio",
     "gap correlation": "lip gap of the films",
     "gap amplitude": "its amplitude ratio",
 }
@@ -122,6 +127,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--snr", type=float, default=10.0, help="dB (default: 10)")
     add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--guide", choices=["none", "warp", "refined"], help="default: the bundle's")
+    add("--motion", default="none", choices=["none", "subtle", "lively"], help="of the head (default: none)")
+    add("--noise", nargs="+", default=["pink", "babble"], choices=["pink", "babble"])
+    add("--seconds", type=float, default=60.0, help="longest part of each sound (default: 60)")
     add("--no-films", action="store_true", help="ask the sound encoder only, which is quick")
     add("--out", type=Path, default=Path("runs/noise"), help="sounds, films, contact sheets, table")
     add("--seed", type=int, default=0)
@@ -130,11 +138,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def noisy(voices: list[Array], number: int, snr: float, random: np.random.Generator) -> dict[str, Array]:
-    """One of the voices, clean and with each noise."""
+def noisy(
+    voices: list[Array], number: int, kinds: list[str], snr: float, random: np.random.Generator
+) -> dict[str, Array]:
+    """One of the voices, clean and with each kind of noise."""
     voice, others = voices[number], voices[:number] + voices[number + 1 :]
     noises = {"pink": pink_noise(len(voice), random), "babble": babble(len(voice), others, random)}
-    return {"clean": voice, **{name: mix(voice, noise, snr) for name, noise in noises.items()}}
+    return {"clean": voice, **{name: mix(voice, noises[name], snr) for name in kinds}}
 
 
 def compare(curves: dict[str, Array], noise: str, name: str) -> dict[str, float]:
@@ -153,31 +163,33 @@ def main(argv: list[str] | None = None) -> int:
     paths = files_in(options.speech, SOUNDS, "--speech", least=2)
     faces = [read_face(name) for name in options.faces]
     pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
-    voices = [read_audio(path, RATE).samples for path in paths]
+    voices = [read_audio(path, RATE).samples[: round(options.seconds * RATE)] for path in paths]
     random = np.random.default_rng(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     sheets = []
     with MediaPipeJudge(options.task) as judge:
-        for k, path in enumerate(paths):
-            name, picture = faces[k % len(faces)]
+        for k in range(max(len(paths), len(faces))):
+            path, (name, picture) = paths[k % len(paths)], faces[k % len(faces)]
             before = judge.landmarks(picture)
             if before is None:
                 raise TalkfaceError(f"{name}: MediaPipe finds no face in this photograph; give another")
-            gaps, jaws, strips = {}, {}, []
-            for noise, samples in noisy(voices, k, options.snr, random).items():
+            gaps, films, jaws, strips = {}, {}, {}, []
+            kinds = noisy(voices, k % len(paths), options.noise, options.snr, random)
+            for noise, samples in kinds.items():
                 jaws[noise] = jaw_curve(pipeline, Audio(samples, RATE))
                 if options.no_films:
                     continue
                 wav = options.out / f"{path.stem}_{name}_{noise}.wav"
                 write_wav(wav, samples)
                 frames = make(pipeline, Audio(samples, RATE), picture, wav, options)
-                seen = [judge.landmarks(frame) for frame in frames]
-                gaps[noise] = np.array([np.nan if x is None else relative_gap(x) for x in seen])
+                seen = [judge.face(frame) for frame in frames]
+                gaps[noise] = np.array([np.nan if x is None else relative_gap(x.points) for x in seen])
+                films[noise] = np.array([np.nan if x is None else x.scores["jawOpen"] for x in seen])
                 chosen = np.linspace(0, len(frames) - 1, SHOWN + 2).round().astype(int)[1:-1]
                 strips.append(np.hstack([face_tile(frames[n], before) for n in chosen]))
                 print(f"{path.stem}: {noise}", file=sys.stderr)
-            for noise in ("pink", "babble"):
+            for noise in options.noise:
                 row = {
                     "sound": path.stem,
                     "noise": f"{noise}, {options.snr:g} dB",
@@ -187,6 +199,7 @@ def main(argv: list[str] | None = None) -> int:
                     missing = int(np.isnan(gaps[noise]).sum())
                     row |= {
                         "picture": name,
+                        **compare(films, noise, "film"),
                         **compare(gaps, noise, "gap"),
                         "missing": missing,
                         "curves": gaps,
