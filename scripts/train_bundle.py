@@ -43,7 +43,7 @@ from torch.utils.data import DataLoader
 
 from talkface.checkpoint import instantiate, save_bundle
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
-from talkface.diffusion.solvers import uniform_timesteps
+from talkface.diffusion.timesteps import uniform_timesteps
 from talkface.errors import TalkfaceError
 from talkface.experts.vision import LPIPS
 from talkface.losses.first_stage import FirstStageLoss

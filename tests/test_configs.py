@@ -98,7 +98,7 @@ def test_sound_encoders_fit(path: Path) -> None:
 def test_single_objects_build(path: Path) -> None:
     with torch.device("meta"):
         made = instantiate(yaml.safe_load(path.read_text()))
-    assert type(made).__name__ in ("UNet", "VQGAN", "DDIM")
+    assert type(made).__name__ in ("UNet", "VQGAN", "DDIM", "PLMS", "DPMSolverPP")
 
 
 def test_numbers_of_the_thesis(weights_folder: Path) -> None:

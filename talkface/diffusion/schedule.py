@@ -103,6 +103,26 @@ class NoiseSchedule:
         alpha_bar = self.alpha_bar(timesteps)
         return alpha_bar / (1.0 - alpha_bar)
 
+    def timesteps_at(self, log_snr: Tensor) -> Tensor:
+        """Times at which log(abar / (1 - abar)) has these values; the inverse of `snr`.
+
+        Args:
+            log_snr: any shape; values beyond the ends of the schedule give its first or last time.
+        Returns:
+            float32 of the same shape, fractional, 0..max_timestep.
+        """
+        if self.kind == "continuous_cosine":
+            first, last = math.acos(0.95), math.acos(0.02)
+            share = (log_snr.double().sigmoid().sqrt().acos() - first) / (last - first)
+            return (share * self.num_train_timesteps).clamp(0.0, self.max_timestep).float()
+        table = self._tables[torch.device("cpu")].to(log_snr.device).double()
+        if len(table) == 1:
+            return torch.zeros_like(log_snr, dtype=torch.float32)
+        log_levels = torch.nn.functional.logsigmoid(log_snr.double()).clamp(table[-1], table[0])
+        above = torch.searchsorted(-table, -log_levels).clamp(min=1)
+        below = above - 1
+        return (below + (table[below] - log_levels) / (table[below] - table[above])).float()
+
     def signal_and_noise(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar), sqrt(1 - abar) of timesteps (B,), shaped and typed to multiply `like` (B, ...)."""
         alpha_bar = self.alpha_bar(timesteps.to(like.device)).reshape(-1, *[1] * (like.dim() - 1))

@@ -24,7 +24,8 @@ from torch import Tensor
 from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.guidance import ClassifierFreeGuidance
 from talkface.diffusion.schedule import NoiseSchedule
-from talkface.diffusion.solvers import DDIM, uniform_timesteps
+from talkface.diffusion.solvers import DDIM
+from talkface.diffusion.timesteps import uniform_timesteps
 
 
 def frame_generator(seed: int, index: int, purpose: str = "start") -> torch.Generator:

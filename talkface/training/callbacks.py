@@ -20,7 +20,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from talkface.diffusion.guidance import ClassifierFreeGuidance
-from talkface.diffusion.solvers import DDIM, uniform_timesteps
+from talkface.diffusion.solvers import DDIM
+from talkface.diffusion.timesteps import uniform_timesteps
 from talkface.media import to_uint8
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
