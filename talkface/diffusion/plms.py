@@ -1,8 +1,8 @@
 """PLMS: DDIM steps along a noise that is extrapolated from earlier steps (Liu et al. 2022, arXiv 2202.09778).
 
 "Pseudo linear multistep": Adams-Bashforth of order 4 for the noise (eq. 12), DDIM for the move (eq. 9). The noise
-is extrapolated as if it were smooth in the number of the step, and weighted evenly along a step; that makes
-the whole of second order, with a smaller constant than DPM-Solver++ 2M on smooth grids.
+is extrapolated as a function of the number of the step and weighted evenly along a step, so that the whole is of
+second order, on grids that are smooth in that number.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ class PLMS(Solver):
     step is one of DDIM. This is the warm-up of latent diffusion and of `diffusers.PNDMScheduler` with
     `skip_prk_steps`; the paper's has three Runge-Kutta steps (12 evaluations).
 
-    Steps are taken to be alike whatever the times: on grids that are not smooth (the paper's, whose step to
-    the clean end is a tenth of the others) fixed weights measured better than weights for the true spacing.
+    The weights take all steps to be alike whatever the times, as in the peers.
 
     Args:
         schedule, final_alpha: see `Solver`.

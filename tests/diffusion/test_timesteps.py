@@ -80,7 +80,14 @@ def test_times_of_levels_are_the_inverse_of_levels_of_times(kind):
 
 def test_networks_take_fractional_times():
     torch.manual_seed(0)
-    network = UNet(3, 3, model_channels=32, channel_mult=(1,), num_res_blocks=1, attention_downsamples=())
+    network = UNet(
+        in_channels=3,
+        out_channels=3,
+        model_channels=32,
+        channel_mult=(1,),
+        num_res_blocks=1,
+        attention_downsamples=(),
+    )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x = torch.randn(1, 3, 8, 8)
