@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.head.fit import FittedHead
-from talkface.head.inside import COLOURS, GUM, light_inside, step, tooth_pattern
+from talkface.head.inside import COLOURS, GUM, light_inside, tooth_pattern
 from talkface.head.model import PARTS, HeadModel
 from talkface.head.raster import Fragments, rasterize_fragments
+from talkface.head.teeth import lip_edges, own_teeth
 from talkface.head.windows import window_max
 
 # metres on the mean head, whose origin lies between the eyeballs. What is drawn at all: the whole front, since the
@@ -31,7 +32,6 @@ _FADE_TOP, _FADE_BACK = (-0.022, -0.012), (-0.005, -0.035)
 _TEETH = ("upper_teeth", "lower_teeth")
 _INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
-_UPPER_EDGE, _LOWER_EDGE = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)  # landmarks along the inner lips
 _LIP_MARGIN = 0.012  # of the picture's side
 _JUMP = 2.0  # pixels: two neighbours that were looked up farther apart do not belong together
 _SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
@@ -139,7 +139,7 @@ class Guide:
         light = light * (lightness / _SKIN_LIGHTNESS)[:, None] ** 0.6
         teeth, tint = torch.zeros_like(images[:, :1]), torch.ones_like(light)
         if points is not None:
-            teeth, tint = _own_teeth(images, points.to(seen), light, lightness)
+            teeth, tint = own_teeth(images, points.to(seen), light, lightness)
         return GuideSource(fitted, images, places, light, teeth, tint, self._opening(shaped))
 
     def _opening(self, shaped: Tensor) -> Tensor:
@@ -150,11 +150,10 @@ class Guide:
         """Move lips (B, V, 2) that were fitted into the open mouth back over its edge. Heads stand about upright."""
         result = seen.clone()
         for number, face in enumerate(points):
-            for rows, edge, sign in ((self.upper_lip, _UPPER_EDGE, -1.0), (self.lower_lip, _LOWER_EDGE, 1.0)):
+            for rows, sign in ((self.upper_lip, -1.0), (self.lower_lip, 1.0)):
                 x, y = seen[number, rows].unbind(1)
-                upper = _interpolate(x, face[list(_UPPER_EDGE)])
-                lower = _interpolate(x, face[list(_LOWER_EDGE)])
-                own = upper if edge is _UPPER_EDGE else lower
+                upper, lower = lip_edges(x, face)
+                own = upper if sign < 0 else lower
                 parted = (lower - upper > 2 * margin) & (x > face[60, 0]) & (x < face[64, 0])
                 bound = torch.maximum(sign * y, sign * own + margin) * sign
                 result[number, rows, 1] = torch.where(parted, bound, y)
@@ -273,58 +272,6 @@ def _fade(values: Tensor, start: float, end: float) -> Tensor:
     """1 up to `start`, smoothly down to 0 at `end`."""
     t = ((end - values) / (end - start)).clamp(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
-
-
-def _own_teeth(images: Tensor, points: Tensor, light: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
-    """Where photographs show teeth, and their tint.
-
-    Args:
-        images: (B, 3, S, S) in [-1, 1]. points: (B, 68, 2) landmarks.
-        light: (B, 3) linear RGB of white. skin: (B,) luminance of the skin.
-
-    Returns:
-        (B, 1, S, S) in [0, 1]: between the lips, bright and pale; (B, 3), relative to the model's teeth, 1 where too
-        few show.
-    """
-    size = images.shape[-1]
-    linear = ((images + 1.0) / 2.0).clamp(0, 1) ** 2.2
-    brightest, darkest = linear.amax(1), linear.amin(1)
-    pale = step((brightest - darkest) / brightest.clamp(min=1e-3), 0.60, 0.45)
-    bright = step(brightest / skin.clamp(min=1e-3)[:, None, None], 0.35, 0.6)
-    seen = pale * bright * _between_the_lips(points, size, 0.004 * size)
-    tints = torch.ones_like(light)
-    for number, weight in enumerate(seen):
-        found = weight > 0.5
-        share = float(weight.sum()) / size**2
-        if share > 0.0005:
-            # the brighter part of what shows: the rest lies in the shadow of the lips
-            chosen = found & (brightest[number] >= brightest[number][found].quantile(0.6))
-            model = light[number] * light.new_tensor(COLOURS["upper_teeth"])
-            tints[number] = (linear[number][:, chosen].mean(1) / model.clamp(min=1e-3)).clamp(0.4, 1.6)
-        else:
-            seen[number] = 0.0
-    return seen[:, None].to(images), tints
-
-
-def _between_the_lips(points: Tensor, size: int, margin: float) -> Tensor:
-    """(B, size, size) in [0, 1]: 1 farther than 1.5 `margin` pixels inside of the lips of `points` (B, 68, 2)."""
-    centres = torch.arange(size, device=points.device) + 0.5
-    result = []
-    for face in points:
-        upper = _interpolate(centres.to(points), face[list(_UPPER_EDGE)])
-        lower = _interpolate(centres.to(points), face[list(_LOWER_EDGE)])
-        beside = torch.minimum(centres - face[60, 0], face[64, 0] - centres)
-        below, above = centres[:, None] - upper, lower - centres[:, None]
-        nearest = torch.minimum(torch.minimum(below, above), beside)
-        result.append(step(nearest, 0.5 * margin, 1.5 * margin))
-    return torch.stack(result)
-
-
-def _interpolate(x: Tensor, corners: Tensor) -> Tensor:
-    """y (N,) at x (N,) of a line through corners (K, 2) from left to right, level beyond its ends."""
-    right = torch.searchsorted(corners[:, 0].contiguous(), x.contiguous()).clamp(1, len(corners) - 1)
-    (x0, y0), (x1, y1) = corners[right - 1].unbind(1), corners[right].unbind(1)
-    return y0 + (y1 - y0) * ((x - x0) / (x1 - x0).clamp(min=1e-6)).clamp(0.0, 1.0)
 
 
 def _look_up(images: Tensor, places: Tensor) -> Tensor:
