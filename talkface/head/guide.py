@@ -21,9 +21,9 @@ from torch import Tensor
 from talkface.head.fit import FittedHead
 from talkface.head.inside import COLOURS, GUM, light_inside, tooth_pattern
 from talkface.head.model import PARTS, HeadModel
-from talkface.head.raster import Fragments, rasterize_fragments
+from talkface.head.raster import Fragments, Window, rasterize_fragments
+from talkface.head.softening import REACH_OF_EDGES, soften_edges
 from talkface.head.teeth import lip_edges, own_teeth
-from talkface.head.windows import window_max
 
 # metres on the mean head, whose origin lies between the eyeballs. What is drawn at all: the whole front, since the
 # upper face hides what lies behind it; and where the drawing fades out: towards the eyes and towards the ears.
@@ -33,7 +33,6 @@ _TEETH = ("upper_teeth", "lower_teeth")
 _INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
 _LIP_MARGIN = 0.012  # of the picture's side
-_JUMP = 2.0  # pixels: two neighbours that were looked up farther apart do not belong together
 _SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
 
 
@@ -103,6 +102,7 @@ class Guide:
             -self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1]
         )
         self.shown[self.faces[self.is_inside].unique()] = 1.0
+        self.outline = self.faces[(self.shown[self.faces] > 0).any(1)].unique()
         self.lips = head.landmarks[[62, 66]]
         cheeks = head.part("skin")[kept] & (self.mean[self.faces][:, :, 1].amax(1) < -0.03)
         cheeks &= self.mean[self.faces][:, :, 2].amin(1) > -0.03
@@ -174,16 +174,22 @@ class Guide:
             *(getattr(pose, name).expand(count, *getattr(pose, name).shape[1:]) for name in _POSE)
         )
         screen = whole.project(shaped)
-        fine = self.supersample
+        fine, window = self.supersample, self._window(screen, size)
         seen = rasterize_fragments(
-            screen * screen.new_tensor([fine, fine, 1.0]), self.faces, size * fine, size * fine
+            screen * screen.new_tensor([fine, fine, 1.0]),
+            self.faces,
+            size * fine,
+            size * fine,
+            window=window.scaled(fine),
         )
 
-        # 1. skin and lips come from the photograph
+        # 1. skin and lips come from the photograph; what only hides others is not needed any more
         places = torch.cat(
             [source.places, self.shown[None, :, None].expand(len(source.places), -1, 1)], dim=2
         )
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
+        drawn = (at[:, 2] > 0).nonzero().squeeze(1)
+        seen, at = seen.select(drawn), at[drawn]
         colour = _sample(source.images, seen, at[:, :2], "bicubic" if fine == 1 else "bilinear")
         shown = at[:, 2:].to(canvas)
         # 2. the inside of the mouth from the model, but for teeth that the photograph shows
@@ -192,16 +198,31 @@ class Guide:
         if len(inner):
             colour[inner] = self._inside(seen.select(inner), at[inner, :2], colour[inner], shaped, source)
         # 3. average down over the canvas
-        side = size * fine
-        pixel = seen.pixel.remainder(side * side)
-        own = torch.stack([pixel.remainder(side), pixel.div(side, rounding_mode="floor")], dim=1)
+        tall, wide = window.height * fine, window.width * fine
+        own = torch.stack(
+            [
+                seen.pixel.remainder(wide) + window.left * fine,
+                seen.pixel.div(wide, rounding_mode="floor").remainder(tall) + window.top * fine,
+            ],
+            dim=1,
+        )
         flow = 0.5 * size * (at[:, :2] + 1.0) - (own + 0.5) / fine
-        flat = canvas.new_zeros(count * side * side, 7)
+        flat = canvas.new_zeros(count * tall * wide, 7)
         flat[seen.pixel] = torch.cat([colour * shown, shown, is_inner[:, None], flow * shown], dim=1).to(flat)
-        small = F.avg_pool2d(flat.view(count, side, side, 7).permute(0, 3, 1, 2), fine)
-        covered, inside = small[:, 3:4], small[:, 4:5]
-        drawn = _soften_edges(canvas * (1.0 - covered) + small[:, :3], inside, small[:, 5:])
-        return Drawing(drawn, covered, inside, small[:, 5:])
+        small = flat.view(count, tall, wide, 7).permute(0, 3, 1, 2)
+        small = F.avg_pool2d(small, fine) if fine > 1 else small.contiguous()
+        behind = canvas[:, :, window.rows, window.columns]
+        part = soften_edges(behind * (1.0 - small[:, 3:4]) + small[:, :3], small[:, 4:5], small[:, 5:], size)
+        result = torch.cat([canvas, canvas.new_zeros(count, 4, size, size)], dim=1)
+        result[:, :, window.rows, window.columns] = torch.cat([part, small[:, 3:]], dim=1)
+        return Drawing(result[:, :3], result[:, 3:4], result[:, 4:5], result[:, 5:])
+
+    def _window(self, screen: Tensor, size: int) -> Window:
+        """Outside of it nothing is drawn; vertices (T, V, 3) in pixels."""
+        outline = screen[:, self.outline, :2].flatten(0, 1)
+        low = (outline.amin(0).floor() - REACH_OF_EDGES).clamp(0, size - 1).int().tolist()
+        high = (outline.amax(0).ceil() + REACH_OF_EDGES).clamp(1, size).int().tolist()
+        return Window(low[1], max(high[1], low[1] + 1), low[0], max(high[0], low[0] + 1))
 
     def _inside(
         self, seen: Fragments, places: Tensor, photographed: Tensor, shaped: Tensor, source: GuideSource
@@ -242,30 +263,6 @@ class Guide:
 
 
 _POSE = tuple(FittedHead.__annotations__)
-
-
-def _soften_edges(pictures: Tensor, inside: Tensor, flow: Tensor) -> Tensor:
-    """Pictures (N, 3, S, S), a little blurred along edges that the mesh makes: those of the inside of the mouth
-    (N, 1, S, S), of the teeth, and where the flow (N, 2, S, S) jumps, as from chin to neck.
-
-    No photograph has lips with an edge that is sharp to the pixel; slits thinner than the blur, as beside a corner of
-    the lips, fade.
-    """
-    size = pictures.shape[-1]
-    reach = 1 if size < 192 else 2
-    taps = pictures.new_tensor([0.25, 0.5, 0.25] if reach == 1 else [0.07, 0.24, 0.38, 0.24, 0.07])
-    side = 2 * reach + 1
-    blurred = pictures
-    for shape, padding in (((1, side), (reach, reach, 0, 0)), ((side, 1), (0, 0, reach, reach))):
-        kernel = taps.view(1, 1, *shape).expand(3, 1, -1, -1)
-        blurred = F.conv2d(F.pad(blurred, padding, mode="replicate"), kernel, groups=3)
-    difference = blurred - pictures
-    lips = window_max(inside, reach) + window_max(-inside, reach)
-    teeth = inside * (6.0 * difference.abs().amax(1, keepdim=True)).clamp(max=1.0)
-    jump = (window_max(flow, 1) + window_max(-flow, 1)).amax(1, keepdim=True)
-    contour = ((jump - _JUMP) / _JUMP).clamp(0.0, 1.0)
-    edge = F.avg_pool2d(torch.maximum(lips, contour), 3, 1, 1)
-    return pictures + torch.maximum(edge, teeth) * difference
 
 
 def _fade(values: Tensor, start: float, end: float) -> Tensor:
