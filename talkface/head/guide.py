@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.head.fit import FittedHead
-from talkface.head.inside import COLOURS, GUM, light_inside, step, tooth_pattern
+from talkface.head.inside import COLOURS, GUM, light_inside, tooth_pattern
 from talkface.head.model import PARTS, HeadModel
-from talkface.head.raster import Fragments, rasterize_fragments
-from talkface.head.windows import window_max
+from talkface.head.raster import Fragments, Window, rasterize_fragments
+from talkface.head.softening import REACH_OF_EDGES, soften_edges
+from talkface.head.teeth import lip_edges, own_teeth
 
 # metres on the mean head, whose origin lies between the eyeballs. What is drawn at all: the whole front, since the
 # upper face hides what lies behind it; and where the drawing fades out: towards the eyes and towards the ears.
@@ -31,9 +32,7 @@ _FADE_TOP, _FADE_BACK = (-0.022, -0.012), (-0.005, -0.035)
 _TEETH = ("upper_teeth", "lower_teeth")
 _INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
-_UPPER_EDGE, _LOWER_EDGE = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)  # landmarks along the inner lips
 _LIP_MARGIN = 0.012  # of the picture's side
-_JUMP = 2.0  # pixels: two neighbours that were looked up farther apart do not belong together
 _SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
 
 
@@ -103,6 +102,7 @@ class Guide:
             -self.mean[:, 2], -_FADE_BACK[0], -_FADE_BACK[1]
         )
         self.shown[self.faces[self.is_inside].unique()] = 1.0
+        self.outline = self.faces[(self.shown[self.faces] > 0).any(1)].unique()
         self.lips = head.landmarks[[62, 66]]
         cheeks = head.part("skin")[kept] & (self.mean[self.faces][:, :, 1].amax(1) < -0.03)
         cheeks &= self.mean[self.faces][:, :, 2].amin(1) > -0.03
@@ -139,7 +139,7 @@ class Guide:
         light = light * (lightness / _SKIN_LIGHTNESS)[:, None] ** 0.6
         teeth, tint = torch.zeros_like(images[:, :1]), torch.ones_like(light)
         if points is not None:
-            teeth, tint = _own_teeth(images, points.to(seen), light, lightness)
+            teeth, tint = own_teeth(images, points.to(seen), light, lightness)
         return GuideSource(fitted, images, places, light, teeth, tint, self._opening(shaped))
 
     def _opening(self, shaped: Tensor) -> Tensor:
@@ -150,11 +150,10 @@ class Guide:
         """Move lips (B, V, 2) that were fitted into the open mouth back over its edge. Heads stand about upright."""
         result = seen.clone()
         for number, face in enumerate(points):
-            for rows, edge, sign in ((self.upper_lip, _UPPER_EDGE, -1.0), (self.lower_lip, _LOWER_EDGE, 1.0)):
+            for rows, sign in ((self.upper_lip, -1.0), (self.lower_lip, 1.0)):
                 x, y = seen[number, rows].unbind(1)
-                upper = _interpolate(x, face[list(_UPPER_EDGE)])
-                lower = _interpolate(x, face[list(_LOWER_EDGE)])
-                own = upper if edge is _UPPER_EDGE else lower
+                upper, lower = lip_edges(x, face)
+                own = upper if sign < 0 else lower
                 parted = (lower - upper > 2 * margin) & (x > face[60, 0]) & (x < face[64, 0])
                 bound = torch.maximum(sign * y, sign * own + margin) * sign
                 result[number, rows, 1] = torch.where(parted, bound, y)
@@ -175,16 +174,22 @@ class Guide:
             *(getattr(pose, name).expand(count, *getattr(pose, name).shape[1:]) for name in _POSE)
         )
         screen = whole.project(shaped)
-        fine = self.supersample
+        fine, window = self.supersample, self._window(screen, size)
         seen = rasterize_fragments(
-            screen * screen.new_tensor([fine, fine, 1.0]), self.faces, size * fine, size * fine
+            screen * screen.new_tensor([fine, fine, 1.0]),
+            self.faces,
+            size * fine,
+            size * fine,
+            window=window.scaled(fine),
         )
 
-        # 1. skin and lips come from the photograph
+        # 1. skin and lips come from the photograph; what only hides others is not needed any more
         places = torch.cat(
             [source.places, self.shown[None, :, None].expand(len(source.places), -1, 1)], dim=2
         )
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
+        drawn = (at[:, 2] > 0).nonzero().squeeze(1)
+        seen, at = seen.select(drawn), at[drawn]
         colour = _sample(source.images, seen, at[:, :2], "bicubic" if fine == 1 else "bilinear")
         shown = at[:, 2:].to(canvas)
         # 2. the inside of the mouth from the model, but for teeth that the photograph shows
@@ -193,16 +198,31 @@ class Guide:
         if len(inner):
             colour[inner] = self._inside(seen.select(inner), at[inner, :2], colour[inner], shaped, source)
         # 3. average down over the canvas
-        side = size * fine
-        pixel = seen.pixel.remainder(side * side)
-        own = torch.stack([pixel.remainder(side), pixel.div(side, rounding_mode="floor")], dim=1)
+        tall, wide = window.height * fine, window.width * fine
+        own = torch.stack(
+            [
+                seen.pixel.remainder(wide) + window.left * fine,
+                seen.pixel.div(wide, rounding_mode="floor").remainder(tall) + window.top * fine,
+            ],
+            dim=1,
+        )
         flow = 0.5 * size * (at[:, :2] + 1.0) - (own + 0.5) / fine
-        flat = canvas.new_zeros(count * side * side, 7)
+        flat = canvas.new_zeros(count * tall * wide, 7)
         flat[seen.pixel] = torch.cat([colour * shown, shown, is_inner[:, None], flow * shown], dim=1).to(flat)
-        small = F.avg_pool2d(flat.view(count, side, side, 7).permute(0, 3, 1, 2), fine)
-        covered, inside = small[:, 3:4], small[:, 4:5]
-        drawn = _soften_edges(canvas * (1.0 - covered) + small[:, :3], inside, small[:, 5:])
-        return Drawing(drawn, covered, inside, small[:, 5:])
+        small = flat.view(count, tall, wide, 7).permute(0, 3, 1, 2)
+        small = F.avg_pool2d(small, fine) if fine > 1 else small.contiguous()
+        behind = canvas[:, :, window.rows, window.columns]
+        part = soften_edges(behind * (1.0 - small[:, 3:4]) + small[:, :3], small[:, 4:5], small[:, 5:], size)
+        result = torch.cat([canvas, canvas.new_zeros(count, 4, size, size)], dim=1)
+        result[:, :, window.rows, window.columns] = torch.cat([part, small[:, 3:]], dim=1)
+        return Drawing(result[:, :3], result[:, 3:4], result[:, 4:5], result[:, 5:])
+
+    def _window(self, screen: Tensor, size: int) -> Window:
+        """Outside of it nothing is drawn; vertices (T, V, 3) in pixels."""
+        outline = screen[:, self.outline, :2].flatten(0, 1)
+        low = (outline.amin(0).floor() - REACH_OF_EDGES).clamp(0, size - 1).int().tolist()
+        high = (outline.amax(0).ceil() + REACH_OF_EDGES).clamp(1, size).int().tolist()
+        return Window(low[1], max(high[1], low[1] + 1), low[0], max(high[0], low[0] + 1))
 
     def _inside(
         self, seen: Fragments, places: Tensor, photographed: Tensor, shaped: Tensor, source: GuideSource
@@ -245,86 +265,10 @@ class Guide:
 _POSE = tuple(FittedHead.__annotations__)
 
 
-def _soften_edges(pictures: Tensor, inside: Tensor, flow: Tensor) -> Tensor:
-    """Pictures (N, 3, S, S), a little blurred along edges that the mesh makes: those of the inside of the mouth
-    (N, 1, S, S), of the teeth, and where the flow (N, 2, S, S) jumps, as from chin to neck.
-
-    No photograph has lips with an edge that is sharp to the pixel; slits thinner than the blur, as beside a corner of
-    the lips, fade.
-    """
-    size = pictures.shape[-1]
-    reach = 1 if size < 192 else 2
-    taps = pictures.new_tensor([0.25, 0.5, 0.25] if reach == 1 else [0.07, 0.24, 0.38, 0.24, 0.07])
-    side = 2 * reach + 1
-    blurred = pictures
-    for shape, padding in (((1, side), (reach, reach, 0, 0)), ((side, 1), (0, 0, reach, reach))):
-        kernel = taps.view(1, 1, *shape).expand(3, 1, -1, -1)
-        blurred = F.conv2d(F.pad(blurred, padding, mode="replicate"), kernel, groups=3)
-    difference = blurred - pictures
-    lips = window_max(inside, reach) + window_max(-inside, reach)
-    teeth = inside * (6.0 * difference.abs().amax(1, keepdim=True)).clamp(max=1.0)
-    jump = (window_max(flow, 1) + window_max(-flow, 1)).amax(1, keepdim=True)
-    contour = ((jump - _JUMP) / _JUMP).clamp(0.0, 1.0)
-    edge = F.avg_pool2d(torch.maximum(lips, contour), 3, 1, 1)
-    return pictures + torch.maximum(edge, teeth) * difference
-
-
 def _fade(values: Tensor, start: float, end: float) -> Tensor:
     """1 up to `start`, smoothly down to 0 at `end`."""
     t = ((end - values) / (end - start)).clamp(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
-
-
-def _own_teeth(images: Tensor, points: Tensor, light: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
-    """Where photographs show teeth, and their tint.
-
-    Args:
-        images: (B, 3, S, S) in [-1, 1]. points: (B, 68, 2) landmarks.
-        light: (B, 3) linear RGB of white. skin: (B,) luminance of the skin.
-
-    Returns:
-        (B, 1, S, S) in [0, 1]: between the lips, bright and pale; (B, 3), relative to the model's teeth, 1 where too
-        few show.
-    """
-    size = images.shape[-1]
-    linear = ((images + 1.0) / 2.0).clamp(0, 1) ** 2.2
-    brightest, darkest = linear.amax(1), linear.amin(1)
-    pale = step((brightest - darkest) / brightest.clamp(min=1e-3), 0.60, 0.45)
-    bright = step(brightest / skin.clamp(min=1e-3)[:, None, None], 0.35, 0.6)
-    seen = pale * bright * _between_the_lips(points, size, 0.004 * size)
-    tints = torch.ones_like(light)
-    for number, weight in enumerate(seen):
-        found = weight > 0.5
-        share = float(weight.sum()) / size**2
-        if share > 0.0005:
-            # the brighter part of what shows: the rest lies in the shadow of the lips
-            chosen = found & (brightest[number] >= brightest[number][found].quantile(0.6))
-            model = light[number] * light.new_tensor(COLOURS["upper_teeth"])
-            tints[number] = (linear[number][:, chosen].mean(1) / model.clamp(min=1e-3)).clamp(0.4, 1.6)
-        else:
-            seen[number] = 0.0
-    return seen[:, None].to(images), tints
-
-
-def _between_the_lips(points: Tensor, size: int, margin: float) -> Tensor:
-    """(B, size, size) in [0, 1]: 1 farther than 1.5 `margin` pixels inside of the lips of `points` (B, 68, 2)."""
-    centres = torch.arange(size, device=points.device) + 0.5
-    result = []
-    for face in points:
-        upper = _interpolate(centres.to(points), face[list(_UPPER_EDGE)])
-        lower = _interpolate(centres.to(points), face[list(_LOWER_EDGE)])
-        beside = torch.minimum(centres - face[60, 0], face[64, 0] - centres)
-        below, above = centres[:, None] - upper, lower - centres[:, None]
-        nearest = torch.minimum(torch.minimum(below, above), beside)
-        result.append(step(nearest, 0.5 * margin, 1.5 * margin))
-    return torch.stack(result)
-
-
-def _interpolate(x: Tensor, corners: Tensor) -> Tensor:
-    """y (N,) at x (N,) of a line through corners (K, 2) from left to right, level beyond its ends."""
-    right = torch.searchsorted(corners[:, 0].contiguous(), x.contiguous()).clamp(1, len(corners) - 1)
-    (x0, y0), (x1, y1) = corners[right - 1].unbind(1), corners[right].unbind(1)
-    return y0 + (y1 - y0) * ((x - x0) / (x1 - x0).clamp(min=1e-6)).clamp(0.0, 1.0)
 
 
 def _look_up(images: Tensor, places: Tensor) -> Tensor:

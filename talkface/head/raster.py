@@ -14,6 +14,7 @@ It is not differentiable with respect to visibility and does no anti-aliasing: r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,12 +26,41 @@ _EDGE_SLACK = 1e-4
 hole."""
 
 
+class Window(NamedTuple):
+    """Pixels of a picture: rows from `top` to before `bottom`, columns from `left` to before `right`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.bottom)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.left, self.right)
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    def scaled(self, factor: int) -> Window:
+        """The same part of a picture that is `factor` times as large."""
+        return Window(*(factor * value for value in self))
+
+
 @dataclass
 class Fragments:
     """The visible pixels of a batch of pictures, as a flat list of P entries sorted by pixel."""
 
     pixel: Tensor
-    """(P,) int64, ((batch * height) + row) * width + column."""
+    """(P,) int64, ((batch * height) + row) * width + column, rows and columns counted in the window."""
     face: Tensor
     """(P,) int64, row of `faces`."""
     batch: Tensor
@@ -57,7 +87,13 @@ class Fragments:
 
 
 def rasterize_fragments(
-    vertices_screen: Tensor, faces: Tensor, height: int, width: int, *, cull: bool = True
+    vertices_screen: Tensor,
+    faces: Tensor,
+    height: int,
+    width: int,
+    *,
+    cull: bool = True,
+    window: Window | None = None,
 ) -> Fragments:
     """Find the nearest triangle at every pixel centre.
 
@@ -67,7 +103,10 @@ def rasterize_fragments(
             from the camera along its axis, > 0. Triangles with a corner nearer than 1e-4 are left out.
         faces: (F, 3) vertex numbers, counter-clockwise seen from outside.
         cull: leave out triangles that show their back.
+        window: the part of the pictures that is wanted, within `height` and `width`; None: all. Its pixels are exactly
+            those of the whole.
     """
+    seen = Window(0, height, 0, width) if window is None else window
     batch_size, device = vertices_screen.shape[0], vertices_screen.device
     points = vertices_screen.float()
     corners = [points.index_select(1, faces[:, corner]) for corner in range(3)]  # each (B, F, 3)
@@ -81,10 +120,10 @@ def rasterize_fragments(
         torch.stack([value.reshape(-1)[facing] for value in axis], dim=1)
         for axis in ((x0, x1, x2), (y0, y1, y2), (z0, z1, z2))
     )
-    top = (triangle_y.amin(1) - 0.5).ceil().clamp(min=0)
-    bottom = (triangle_y.amax(1) - 0.5).floor().clamp(max=height - 1)
+    top = (triangle_y.amin(1) - 0.5).ceil().clamp(min=seen.top)
+    bottom = (triangle_y.amax(1) - 0.5).floor().clamp(max=seen.bottom - 1)
     keep = (bottom >= top) & (triangle_z.amin(1) > _NEAR)
-    keep &= (triangle_x.amax(1) > 0) & (triangle_x.amin(1) < width)
+    keep &= (triangle_x.amax(1) > seen.left) & (triangle_x.amin(1) < seen.right)
     which = facing[keep]
     triangle_x, triangle_y, top, bottom = triangle_x[keep], triangle_y[keep], top[keep], bottom[keep]
     inverse_z = triangle_z[keep].reciprocal()
@@ -120,29 +159,30 @@ def rasterize_fragments(
     slope = of_row[:, 6:9]
     left = torch.maximum(torch.where(slope > 0, crossing, -float("inf")).amax(1), of_row[:, 9])
     right = torch.minimum(torch.where(slope < 0, crossing, float("inf")).amin(1), of_row[:, 10])
-    first = (left - 0.5 - _EDGE_SLACK).ceil().clamp(min=0).long()
-    last = (right - 0.5 + _EDGE_SLACK).floor().clamp(max=width - 1).long()
+    first = (left - 0.5 - _EDGE_SLACK).ceil().clamp(min=seen.left).long()
+    last = (right - 0.5 + _EDGE_SLACK).floor().clamp(max=seen.right - 1).long()
     columns = (last - first + 1).clamp(min=0)
 
     # 4. One entry per covered pixel; nearest wins.
     span = torch.repeat_interleave(torch.arange(len(columns), device=device), columns)
     picture = which // max(faces.shape[0], 1)
     back = first - (columns.cumsum(0) - columns)  # column of a pixel = its place in the list + back
-    whole = torch.stack([(picture.index_select(0, triangle) * height + row) * width, back, triangle], dim=1)
+    line_start = (picture.index_select(0, triangle) * seen.height + row - seen.top) * seen.width - seen.left
+    whole = torch.stack([line_start, back, triangle], dim=1)
     whole = whole.index_select(0, span)
     line = torch.stack([torch.addcmul(of_row[:, 11], of_row[:, 12], row_centre), of_row[:, 13]], dim=1)
     line = line.index_select(0, span)
     column = torch.arange(len(span), device=device) + whole[:, 1]
     depth = torch.addcmul(line[:, 0], line[:, 1], column.float() + 0.5).clamp(min=1e-9).reciprocal()
     key = (depth.view(torch.int32).long() << 32) | whole[:, 2]
-    buffer = torch.full((batch_size * height * width,), _EMPTY, dtype=torch.int64, device=device)
+    buffer = torch.full((batch_size * seen.height * seen.width,), _EMPTY, dtype=torch.int64, device=device)
     buffer.scatter_reduce_(0, whole[:, 0] + column, key, "amin")
 
     # 5. Barycentric weights of the winners, from screen-linear to perspective-correct.
     pixel = (buffer != _EMPTY).nonzero().squeeze(1)
     winner = buffer.index_select(0, pixel) & 0xFFFFFFFF
-    column_centre = (pixel % width).float() + 0.5
-    row_centre = ((pixel // width) % height).float() + 0.5
+    column_centre = (pixel % seen.width + seen.left).float() + 0.5
+    row_centre = ((pixel // seen.width) % seen.height + seen.top).float() + 0.5
     edge = torch.cat([a, b, c, inverse_z], dim=1).index_select(0, winner)
     weights = torch.addcmul(edge[:, 6:9], edge[:, 0:3], column_centre[:, None])
     weights = weights.addcmul_(edge[:, 3:6], row_centre[:, None]).clamp_(min=0)

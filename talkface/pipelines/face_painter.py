@@ -25,11 +25,12 @@ from talkface.pipelines.device import autocast
 from talkface.pipelines.face_guide import FaceGuide, Guides
 from talkface.pipelines.sampling import LatentSampler, frame_generator, frame_noise, window_weights
 from talkface.pipelines.sources import Shot
-from talkface.portrait.blend import generation_mask
+from talkface.portrait.blend import blend_mask, generation_mask
 from talkface.portrait.crop import AlignedCrop
 
 UPPER_LANDMARKS = 48  # the points that are not the mouth
 NO_EMOTION = -1
+_MARGIN = 1  # latents decoded around what is shown
 _LEAST_HUE = 0.3  # share of a change of hue that is taken where the photograph has its own colours
 
 Painted = tuple[Shot, np.ndarray | None]
@@ -205,12 +206,12 @@ class FacePainter:
     def _change(self, latents: Tensor, guided: Tensor) -> Tensor:
         """What the network changed about the guide, without what the first stage loses: (N, 3, s, s).
 
-        Decodes the masked part only, with a margin: the rest is never shown.
+        Decodes the part that is shown only, with a margin.
         """
         factor = self.image_size // latents.shape[-1]
-        rows, columns = np.nonzero(generation_mask(self.image_size))
-        low = [max(0, int(places.min()) // factor - 2) for places in (rows, columns)]
-        high = [min(latents.shape[-1], int(places.max()) // factor + 3) for places in (rows, columns)]
+        places = [at // factor for at in np.nonzero(blend_mask(self.image_size))]
+        low = [max(0, int(at.min()) - _MARGIN) for at in places]
+        high = [min(latents.shape[-1], int(at.max()) + 1 + _MARGIN) for at in places]
         part = torch.cat([latents, guided])[:, :, low[0] : high[0], low[1] : high[1]]
         made, unchanged = self.first_stage.decode(part).float().clamp(-1, 1).chunk(2)
         change = made.new_zeros(len(latents), made.shape[1], self.image_size, self.image_size)

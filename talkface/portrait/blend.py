@@ -100,8 +100,11 @@ class ColourMap:
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) RGB -> the same, recoloured."""
-        recoloured = image * self.gain.astype(np.float32) + self.offset.astype(np.float32)
-        return np.clip(np.rint(recoloured), 0, 255).astype(np.uint8)
+        levels = np.arange(256, dtype=np.float32)[:, None]
+        recoloured = levels * self.gain.astype(np.float32) + self.offset.astype(np.float32)
+        table = np.clip(np.rint(recoloured), 0, 255).astype(np.uint8)
+        found: np.ndarray = cv2.LUT(image, table[None])
+        return found
 
     def towards(self, other: ColourMap, share: float) -> ColourMap:
         """Move by `share` (0 to 1) to `other`."""
@@ -121,18 +124,22 @@ def estimate_colour(generated: np.ndarray, original: np.ndarray, ring: np.ndarra
         generated, original: uint8 (S, S, 3) RGB.
         ring: bool (S, S).
     """
-    source = generated[ring].astype(np.float64)
-    target = original[ring].astype(np.float64)
-    if len(source) < 16:
+    chosen = np.flatnonzero(ring)
+    if len(chosen) < 16:
         return ColourMap(np.ones(3), np.zeros(3))
+    # channels first: each of the steps below reads along long rows
+    source, target = (
+        np.ascontiguousarray(image.reshape(-1, 3)[chosen].T).astype(np.float64)
+        for image in (generated, original)
+    )
     difference = target - source
-    distance = np.abs(difference - np.median(difference, axis=0)).max(axis=1)
+    distance = np.abs(difference - np.median(difference, axis=1, keepdims=True)).max(axis=0)
     kept = distance <= max(3.0, 3 * 1.4826 * float(np.median(distance)))
-    source, target = source[kept], target[kept]
+    source, target = source[:, kept], target[:, kept]
     # a flat ring says nothing about the spread; the added variance then holds the gain at 1
-    gain = np.sqrt((target.var(axis=0) + 9.0) / (source.var(axis=0) + 9.0))
+    gain = np.sqrt((target.var(axis=1) + 9.0) / (source.var(axis=1) + 9.0))
     gain = np.clip(gain, 0.8, 1.25)
-    return ColourMap(gain, target.mean(axis=0) - gain * source.mean(axis=0))
+    return ColourMap(gain, target.mean(axis=1) - gain * source.mean(axis=1))
 
 
 def match_colour(generated: np.ndarray, original: np.ndarray, ring: np.ndarray | None = None) -> np.ndarray:

@@ -8,6 +8,7 @@ from talkface.data.synthetic.scene import Scene, render
 from talkface.head import HeadModel
 from talkface.head.fit import HeadFitter
 from talkface.head.guide import Guide
+from talkface.head.raster import Window
 
 SIZE = 128
 
@@ -131,3 +132,17 @@ def test_the_flow_leads_to_where_the_photograph_was_looked_up(photograph, action
     found = torch.nn.functional.grid_sample(picture, places[None] * 2 / SIZE - 1, align_corners=False)
     sure = (opened.covered > 0.999) & (opened.inside == 0)
     assert float((found - opened.pictures).abs().mean(1, keepdim=True)[sure].median()) < 0.02
+
+
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_nothing_is_lost_where_drawing_ends(photograph, actions, supersample, monkeypatch):
+    """What is drawn in the window of a frame is what is drawn over the whole picture."""
+    head, _, _, picture, points, fitted = photograph
+    guide = Guide(head, supersample)
+    source = guide.source(picture, fitted, points)
+    wanted = torch.cat([actions(jawOpen=0.7), actions(mouthSmile=0.5)])
+    canvas = picture.expand(2, -1, -1, -1)
+    found = guide(source, wanted, fitted, canvas)
+    monkeypatch.setattr(Guide, "_window", lambda self, screen, size: Window(0, size, 0, size))
+    for name, part, whole in zip(found._fields, found, guide(source, wanted, fitted, canvas), strict=True):
+        assert torch.equal(part, whole), name

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from talkface.head.raster import rasterize, rasterize_fragments
+from talkface.head.raster import Window, rasterize, rasterize_fragments
 
 
 def brute_force(
@@ -112,3 +112,17 @@ def test_nothing_to_see() -> None:
     assert (face == -1).all() and (barycentric == 0).all() and depth.isinf().all()
     behind = torch.tensor([[[0.0, 0, -1], [8, 0, -1], [0, 8, -1]]])
     assert (rasterize(behind, torch.tensor([[0, 1, 2]]), 8, 8, cull=False)[0] == -1).all()
+
+
+def test_a_window_holds_exactly_the_pixels_of_the_whole() -> None:
+    batch = torch.stack([random_triangles(seed)[0] for seed in (4, 5)])
+    faces = random_triangles(4)[1]
+    window = Window(7, 25, 3, 33)
+    whole = rasterize_fragments(batch, faces, 32, 40, cull=False)
+    part = rasterize_fragments(batch, faces, 32, 40, cull=False, window=window)
+    row, column = whole.pixel // 40 % 32, whole.pixel % 40
+    within = (row >= 7) & (row < 25) & (column >= 3) & (column < 33)
+    at = (whole.batch * window.height + row - 7) * window.width + column - 3
+    assert torch.equal(part.pixel, at[within])
+    for name in ("face", "batch", "barycentric", "depth"):
+        assert torch.equal(getattr(part, name), getattr(whole, name)[within]), name

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from talkface.networks.layers import group_norm
+from talkface.networks.layers import Upsample, group_norm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -24,3 +24,14 @@ def test_group_norm_is_that_of_torch_in_every_layout(channels, side, dtype):
         assert found.is_contiguous(memory_format=layout)
         assert found.dtype == dtype
         assert torch.allclose(found.float(), wanted, atol=tolerance, rtol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5, 7), (1, 4, 1, 1)])
+def test_doubling_as_one_transposed_convolution_is_repeating_and_convolving(shape):
+    layer = Upsample(shape[1])
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = layer(x)
+    with torch.no_grad():
+        assert expected.shape == (*shape[:2], 2 * shape[2], 2 * shape[3])
+        torch.testing.assert_close(layer(x), layer.conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3)))
+        torch.testing.assert_close(layer(x), expected)
