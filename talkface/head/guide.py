@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkface.head.fit import FittedHead
-from talkface.head.inside import COLOURS, GUM, light_inside, tooth_pattern
+from talkface.head.inside import COLOURS, GUM, light_inside, lip_line, tooth_pattern
 from talkface.head.model import PARTS, HeadModel
 from talkface.head.raster import Fragments, Window, rasterize_fragments
 from talkface.head.softening import REACH_OF_EDGES, soften_edges
@@ -113,6 +113,13 @@ class Guide:
         line = self.mean[self.lip_rows, 1].mean()
         lips = self.faces[self.parts == PARTS.index("lips")].unique()
         self.upper_lip, self.lower_lip = lips[self.mean[lips, 1] >= line], lips[self.mean[lips, 1] < line]
+        x, y = self.mean[lips, :2].unbind(1)
+        marks = head.mean[head.landmarks, :2]
+        upper, lower = lip_edges(x, marks)
+        # metres on the mean head from where the lips meet; more towards the corners, none but lips are near
+        self.from_line = torch.ones_like(self.mean[:, 0])
+        towards_corner = ((x / marks[64, 0]).abs() - 0.75).clamp(min=0)
+        self.from_line[lips] = (y - 0.5 * (upper + lower)).abs() + 0.008 * towards_corner
 
     def _shape(self, identity: Tensor, actions: Tensor) -> Tensor:
         moved = identity.to(self.mean) @ self.identity + actions.to(self.mean) @ self.actions
@@ -184,14 +191,14 @@ class Guide:
         )
 
         # 1. skin and lips come from the photograph; what only hides others is not needed any more
-        places = torch.cat(
-            [source.places, self.shown[None, :, None].expand(len(source.places), -1, 1)], dim=2
-        )
+        fixed = torch.stack([self.shown, self.from_line], dim=1)[None]
+        places = torch.cat([source.places, fixed.expand(len(source.places), -1, -1)], dim=2)
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
         drawn = (at[:, 2] > 0).nonzero().squeeze(1)
         seen, at = seen.select(drawn), at[drawn]
         colour = _sample(source.images, seen, at[:, :2], "bicubic" if fine == 1 else "bilinear")
-        shown = at[:, 2:].to(canvas)
+        shown = at[:, 2:3].to(canvas)
+        colour = (colour + 1.0) * (1.0 - self._lip_line(seen, at[:, 3], shaped, source)) - 1.0
         # 2. the inside of the mouth from the model, but for teeth that the photograph shows
         is_inner = self.is_inside[seen.face]
         inner = is_inner.nonzero().squeeze(1)
@@ -216,6 +223,11 @@ class Guide:
         result = torch.cat([canvas, canvas.new_zeros(count, 4, size, size)], dim=1)
         result[:, :, window.rows, window.columns] = torch.cat([part, small[:, 3:]], dim=1)
         return Drawing(result[:, :3], result[:, 3:4], result[:, 4:5], result[:, 5:])
+
+    def _lip_line(self, seen: Fragments, from_line: Tensor, shaped: Tensor, source: GuideSource) -> Tensor:
+        """(P, 1) how dark the line is where lips meet that the photograph shows apart, see `inside.lip_line`."""
+        before, now = source.opening.expand(len(shaped)), self._opening(shaped)
+        return lip_line(from_line, before[seen.batch], now[seen.batch])[:, None]
 
     def _window(self, screen: Tensor, size: int) -> Window:
         """Outside of it nothing is drawn; vertices (T, V, 3) in pixels."""

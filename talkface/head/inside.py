@@ -17,6 +17,8 @@ REACH = {"mouth": 0.007, "upper_teeth": 0.019, "lower_teeth": 0.013, "tongue": 0
 _ROOT = {True: (-0.0625, -0.0605), False: (-0.0785, -0.0805)}  # height where upper and lower gums begin
 # a part stands behind the lips, which shade all but the teeth when they hardly part
 _LEAST = {"mouth": 0.35, "upper_teeth": 0.75, "lower_teeth": 0.45, "tongue": 0.35}
+_WAS_APART, _IS_CLOSED = (0.0020, 0.0035), (0.0020, 0.0005)  # metres between lips: no to yes
+_LINE_WIDTH, _LINE_DARKNESS = 0.0010, 0.42
 _WIDE = 0.010  # metres between the lips that let all light in
 
 
@@ -35,6 +37,20 @@ def light_inside(name: str, behind: Tensor, opening: Tensor) -> Tensor:
     fall = torch.exp(-behind.clamp(min=0) / (REACH[name] + 0.35 * opening))
     least = _LEAST[name]
     return fall * (least + (1.0 - least) * step(opening, 0.0, _WIDE))
+
+
+def lip_line(from_line: Tensor, before: Tensor, now: Tensor) -> Tensor:
+    """How dark lips are where they meet, (P,) in [0, 1].
+
+    No light falls between closed lips, and a mouth without that line looks open. A photograph of closed lips shows it;
+    one of parted lips does not.
+
+    Args:
+        from_line: (P,) metres from where the lips meet.
+        before, now: (P,) metres between the lips, in the photograph and as they are drawn.
+    """
+    closed = step(before, *_WAS_APART) * step(now, *_IS_CLOSED)
+    return _LINE_DARKNESS * closed * torch.exp(-((from_line / _LINE_WIDTH) ** 2))
 
 
 def tooth_pattern(place: Tensor, upper: bool, width: float, gap: float) -> tuple[Tensor, Tensor]:

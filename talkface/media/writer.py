@@ -182,7 +182,8 @@ class VideoWriter:
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709
         codec.color_range = LIMITED_RANGE
         codec.sample_aspect_ratio = self._pixel_aspect
-        seconds = 1 if self._growing else 2  # a fragment; or: players jump to any place within two seconds
+        # a fragment; or few, since a still picture is seen to jump a little at each key frame
+        seconds = 1 if self._growing else 10
         codec.gop_size = max(1, round(seconds * self.rate))
         self._shape = shape
 

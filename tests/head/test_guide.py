@@ -91,6 +91,28 @@ def test_lips_are_not_looked_up_on_teeth(photograph, actions):
     assert colourless[1] <= colourless[0]
 
 
+def test_lips_that_the_photograph_shows_apart_meet_in_a_dark_line(photograph, actions, monkeypatch):
+    head, fitter, guide, closed_picture, closed_points, closed_fit = photograph
+    ajar = actions(jawOpen=0.12)
+    drawn = render(head, sample_person(5, head), ajar, None, Scene(3, jitter=0.0, face_scale=1.0), size=SIZE)
+    picture, points = drawn.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0, drawn.landmarks.float()
+    fitted = fitter(points)
+
+    def closing(photo, marks, fit):
+        source = guide.source(photo, fit, marks)
+        return guide(source, actions(), fit, photo).pictures
+
+    photographs = ((picture, points, fitted), (closed_picture, closed_points, closed_fit))
+    with_line = [closing(*p) for p in photographs]
+    monkeypatch.setattr("talkface.head.inside._LINE_DARKNESS", 0.0)
+    parted, together = (a - closing(*p) for a, p in zip(with_line, photographs, strict=True))
+    assert torch.equal(together, torch.zeros_like(together)), "closed lips have their own line"
+    rows = parted.mean((0, 1, 3))
+    x, y = (float(points[0, [62, 66], k].mean()) for k in (0, 1))
+    assert float(parted.max()) < 1e-6 and float(parted.min()) < -0.1
+    assert abs(int(rows.argmin()) - y) < 5 and float(parted[..., : int(x) - 25].min()) > -0.01
+
+
 def test_teeth_that_the_photograph_shows_are_its_own(photograph, actions):
     """Green teeth in the photograph are green in the animation, and white ones are white."""
     head, fitter, guide, *_ = photograph
