@@ -2,7 +2,8 @@
 
 For each film of a folder, its first frame and its own sound go through the pipeline; MediaPipe's
 FaceLandmarker judges both films frame by frame (`talkface.experts.judges`); their lip gaps are compared at
-the best lag within a few frames. The same picture with silence shows how still the mouth rests. Floors, each
+the best lag within a few frames. The same picture with silence shows how still the mouth rests; the judge
+takes a little of the head's motion for the mouth's, so it is made once more without any. Floors, each
 against the real film: the film made from the next clip's sound, the real mouths of the other clips (mean), a
 mouth that follows the loudness.
 
@@ -102,9 +103,15 @@ def evaluate_clip(
     write_image(still, film.first)
     write_silence(silent, sound.duration)
     curves = {}
-    for kind, path in (("speech", film.path), ("silence", silent), ("shuffled", others[0].path)):
+    kinds = {
+        "speech": (film.path, settings),
+        "silence": (silent, settings),
+        "silent_mouth": (silent, settings | {"motion": "none"}),
+        "shuffled": (others[0].path, settings),
+    }
+    for kind, (path, chosen) in kinds.items():
         out = folder / f"{name}_{kind}.mp4"
-        make_film(pipeline, path, still, out, film.fps, settings)
+        make_film(pipeline, path, still, out, film.fps, chosen)
         curves[kind], times = judge_film(out, judge)
         if kind == "speech":
             real = film.gap_at(times)
@@ -112,6 +119,7 @@ def evaluate_clip(
     row["correlation"], row["lag"] = correlation(real, made, max_lag)
     row["amplitude"] = amplitude_ratio(real, made)
     row["silence"] = silence_ratio(made, curves["silence"].gap)
+    row["silent_mouth"] = silence_ratio(made, curves["silent_mouth"].gap)
     row["floor_shuffled"] = correlation(real, curves["shuffled"].gap, max_lag)[0]
     row["missing"] = curves["speech"].missing
     kept = {"real": real, **{kind: curve.gap for kind, curve in curves.items()}}
@@ -126,6 +134,7 @@ COLUMNS = {
     "lag": "lag (frames)",
     "amplitude": "amplitude ratio",
     "silence": "silence ratio",
+    "silent_mouth": "the same, still head",
     "floor_shuffled": "floor: other sound",
     "floor_other_mouth": "floor: other real mouths",
     "floor_loudness": "floor: loudness",
