@@ -19,6 +19,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -377,8 +378,8 @@ def _unpickle_tensors(path: Path) -> Any:
         raise
     except Exception as error:  # torch raises pickle, zip, runtime and key errors here
         reason = " ".join(str(error).replace("\n", ". ").split())
-        if "Unsupported global: GLOBAL" in reason:
-            reason = f"it asks for code: {reason.split('GLOBAL ')[1].split(' ')[0]}; only tensors are read"
+        if found := re.search(r"GLOBAL (\S+)", reason):
+            reason = f"it asks for code: {found[1]}; only tensors are read"
         raise TalkfaceError(
             f"weights {path} cannot be read safely ({reason[:160]}); save the tensors alone, with safetensors or "
             "torch.save(model.state_dict(), 'weights.pt')"
