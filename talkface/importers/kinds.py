@@ -123,6 +123,8 @@ def _add_sound(imported: Imported, speech: str | None) -> list[str]:
             f"the sound encoder ({wanted} features) is not in the checkpoint; for sample-video import again with "
             "--speech FOLDER, the wav2vec 2.0 it was trained with (the thesis: facebook/wav2vec2-base-960h)"
         ]
+    if Path(speech).is_dir():
+        speech = str(Path(speech).resolve())  # the bundle names it, wherever it is read from
     # the thesis brings the convolutional features to the films' 30 frames a second before the transformer
     spec = {
         "class_path": "talkface.experts.speech.Wav2Vec2Encoder",

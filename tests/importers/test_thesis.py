@@ -6,8 +6,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -17,6 +19,8 @@ from talkface.errors import TalkfaceError
 from talkface.importers.compvis import import_latent_diffusion
 from talkface.importers.kinds import import_checkpoint
 from talkface.importers.tensors import Tensors
+from talkface.media import Audio
+from talkface.pipelines.talking_face import TalkingFacePipeline
 
 # of the sorted lines "name (shape)" of the talking-face model as the thesis's own code lists its state
 TALKING_FACE_KEYS = 894
@@ -294,3 +298,52 @@ def test_averages_are_asked_for_in_vain(compvis) -> None:
     parts["ema"] = {}
     with pytest.raises(TalkfaceError, match="holds no averages"):
         import_latent_diffusion(Tensors(talking_state(compvis, parts), "x"), SIZE, weights="ema")
+
+
+@pytest.fixture(scope="module")
+def wav2vec2(tmp_path_factory) -> Path:
+    """A sound encoder of 24 features, as the small talking face reads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = transformers.Wav2Vec2Config(
+            vocab_size=11, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+            conv_dim=(8,) * 7, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+        )  # fmt: skip
+        model = transformers.Wav2Vec2Model(config)
+    folder = tmp_path_factory.mktemp("sound") / "wav2vec2"
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_an_imported_talking_face_speaks(compvis, tmp_path, wav2vec2, draw_faces, drawn_face_finder) -> None:
+    torch.save(talking_state(compvis, small_talking_face(compvis)), tmp_path / "a.pt")
+    report = import_checkpoint(
+        tmp_path / "a.pt",
+        "thesis-ldm",
+        tmp_path / "out",
+        image_size=SIZE,
+        num_head_channels=16,
+        speech=str(wav2vec2),
+    )
+    assert not report.notes and {"speech", "landmarks"} <= report.parts.keys()
+    pipeline = TalkingFacePipeline(load_bundle(tmp_path / "out"), "fp32", drawn_face_finder)
+    hum = 0.3 * np.sin(np.arange(3200) / 16000 * 2 * np.pi * 180).astype(np.float32)
+    picture = draw_faces(160, 240, [(60, 20, 128)])
+    film = pipeline(Audio(hum, 16000), picture, num_inference_steps=2, motion="none", emotion="happy")
+    frames = np.stack(list(film))
+    assert frames.shape == (5, 160, 240, 3) and not np.array_equal(frames[0], picture)
+
+
+def test_the_sound_encoder_must_be_the_one(compvis, tmp_path, wav2vec2) -> None:
+    parts = {**small_talking_face(compvis), "sound": compvis.fill(compvis.sound_attention_shapes(20, 5))}
+    shapes = compvis.unet_shapes(**SMALL_UNET, inputs=9, context=16 + 20)
+    parts["raw"] = parts["ema"] = compvis.fill(shapes)
+    torch.save(talking_state(compvis, parts), tmp_path / "a.pt")
+    sizes = {"image_size": SIZE, "num_head_channels": 16}
+    with pytest.raises(TalkfaceError, match="gives 24 features; allowed: 20"):
+        import_checkpoint(tmp_path / "a.pt", "thesis-ldm", tmp_path / "o", speech=str(wav2vec2), **sizes)
+    torch.save(compvis.fill(compvis.vqgan_shapes(**SMALL_VQGAN)), tmp_path / "b.pt")
+    with pytest.raises(TalkfaceError, match="hears no sound"):
+        import_checkpoint(
+            tmp_path / "b.pt", "thesis-vqgan", tmp_path / "o", image_size=SIZE, speech=str(wav2vec2)
+        )
