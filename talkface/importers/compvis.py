@@ -68,7 +68,8 @@ def import_vqgan(tensors: Tensors, image_size: int, weights: str | None = None) 
     inside = tensors.has(_FIRST_STAGE)
     own = _take_vqgan(tensors, _FIRST_STAGE if inside else "")
     if inside:
-        # averages in such a checkpoint are the UNet's
+        if weights == "ema":
+            raise TalkfaceError(f"--weights: ema; averages in {tensors.source} are the UNet's; allowed: raw")
         tensors.ignore("", "the rest of the diffusion model")
     else:
         own, imported.weights = tensors.averaged(own, "", weights)

@@ -98,6 +98,12 @@ def test_half_precision_is_read_and_written(compvis, tmp_path) -> None:
     )
 
 
+def test_averages_beside_a_first_stage_are_not_its_own(compvis) -> None:
+    state = compvis.prefixed("first_stage_model.", compvis.fill(compvis.vqgan_shapes(**SHAPES["thesis"])))
+    with pytest.raises(TalkfaceError, match="averages in x are the UNet's"):
+        import_vqgan(Tensors(state, "x"), 16, "ema")
+
+
 @pytest.mark.parametrize(
     ("change", "size", "said"),
     [
