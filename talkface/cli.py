@@ -19,6 +19,7 @@ from typing import NoReturn
 from talkface import __version__
 from talkface.arguments import add_liveliness, check_input, check_output, frame_rate, number, whole
 from talkface.errors import TalkfaceError
+from talkface.importers.command import add_import_checkpoint
 from talkface.live import add_stream
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--debug", action="store_true", help="show tracebacks")
     doctor.set_defaults(run=_doctor)
     _add_export(verbs)
+    add_import_checkpoint(verbs)
     version = verbs.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     for verb, text in (

@@ -48,6 +48,7 @@ ALLOWED = {
     "data": {"media", "portrait", "head"},
     "training": {"networks", "diffusion", "head", "portrait", "media", "experts", "conditioning", "losses"},
     "pipelines": {"diffusion", "conditioning", "head", "portrait", "media", "metrics"},
+    "importers": {"checkpoint", "diffusion.schedule", "head.emotions", "arguments"},
 }
 # sound around a frame is cut out by one function, so that training and sampling cannot differ
 ALLOWED["data"].add("conditioning.audio")

@@ -20,11 +20,13 @@ _EPS = 1e-6
 class ResnetBlock(nn.Module):
     """Two 3x3 convolutions, pre-normalised, around a residual."""
 
-    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, dropout: float = 0.0, norm_groups: int | None = None
+    ) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels, _EPS)
+        self.norm1 = group_norm(in_channels, _EPS, norm_groups)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = group_norm(out_channels, _EPS)
+        self.norm2 = group_norm(out_channels, _EPS, norm_groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
@@ -39,9 +41,9 @@ class ResnetBlock(nn.Module):
 class PixelAttention(nn.Module):
     """Single-head self-attention over the pixels of a feature map."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm_groups: int | None = None) -> None:
         super().__init__()
-        self.norm = group_norm(channels, _EPS)
+        self.norm = group_norm(channels, _EPS, norm_groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -71,12 +73,16 @@ class Level(nn.Module):
     downsample: nn.Module
     upsample: nn.Module
 
-    def __init__(self, widths: Sequence[int], attention: bool, dropout: float) -> None:
+    def __init__(
+        self, widths: Sequence[int], attention: bool, dropout: float, norm_groups: int | None
+    ) -> None:
         super().__init__()
         self.block = nn.ModuleList(
-            [ResnetBlock(inputs, outputs, dropout) for inputs, outputs in pairwise(widths)]
+            [ResnetBlock(inputs, outputs, dropout, norm_groups) for inputs, outputs in pairwise(widths)]
         )
-        self.attn = nn.ModuleList([PixelAttention(width) for width in widths[1:]] if attention else [])
+        self.attn = nn.ModuleList(
+            [PixelAttention(width, norm_groups) for width in widths[1:]] if attention else []
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.block):
@@ -93,11 +99,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention where wanted, residual block, at the lowest resolution."""
 
-    def __init__(self, channels: int, attention: bool, dropout: float) -> None:
+    def __init__(self, channels: int, attention: bool, dropout: float, norm_groups: int | None) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, dropout)
-        self.attn_1 = PixelAttention(channels) if attention else nn.Identity()
-        self.block_2 = ResnetBlock(channels, channels, dropout)
+        self.block_1 = ResnetBlock(channels, channels, dropout, norm_groups)
+        self.attn_1 = PixelAttention(channels, norm_groups) if attention else nn.Identity()
+        self.block_2 = ResnetBlock(channels, channels, dropout, norm_groups)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))
@@ -117,6 +123,8 @@ class Encoder(nn.Module):
         attention_resolutions: Sequence[int],
         image_size: int,
         dropout: float,
+        middle_attention: bool,
+        norm_groups: int | None,
     ) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -124,13 +132,13 @@ class Encoder(nn.Module):
         width = channels
         for index, multiplier in enumerate(channel_mult):
             widths = [width] + [multiplier * channels] * num_res_blocks
-            level = Level(widths, image_size // 2**index in attention_resolutions, dropout)
+            level = Level(widths, image_size // 2**index in attention_resolutions, dropout, norm_groups)
             width = widths[-1]
             if index < len(channel_mult) - 1:
                 level.downsample = PaddedDownsample(width)
             self.down.append(level)
-        self.mid = Middle(width, len(attention_resolutions) > 0, dropout)
-        self.norm_out = group_norm(width, _EPS)
+        self.mid = Middle(width, middle_attention, dropout, norm_groups)
+        self.norm_out = group_norm(width, _EPS, norm_groups)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -154,22 +162,24 @@ class Decoder(nn.Module):
         attention_resolutions: Sequence[int],
         image_size: int,
         dropout: float,
+        middle_attention: bool,
+        norm_groups: int | None,
     ) -> None:
         super().__init__()
         width = channels * channel_mult[-1]
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.mid = Middle(width, len(attention_resolutions) > 0, dropout)
+        self.mid = Middle(width, middle_attention, dropout, norm_groups)
         levels = []
         for index in reversed(range(len(channel_mult))):
             widths = [width] + [channel_mult[index] * channels] * num_res_blocks
-            level = Level(widths, image_size // 2**index in attention_resolutions, dropout)
+            level = Level(widths, image_size // 2**index in attention_resolutions, dropout, norm_groups)
             width = widths[-1]
             if index > 0:
                 level.upsample = Upsample(width)
             levels.append(level)
         # Stored by resolution like the encoder's levels, run from the lowest to the highest.
         self.up = nn.ModuleList(reversed(levels))
-        self.norm_out = group_norm(width, _EPS)
+        self.norm_out = group_norm(width, _EPS, norm_groups)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:

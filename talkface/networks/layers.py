@@ -33,13 +33,14 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
     return F.pad(embedding, (0, dim - 2 * half))
 
 
-def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
+def group_norm(channels: int, eps: float = 1e-5, groups: int | None = None) -> nn.GroupNorm:
     """GroupNorm with 32 groups, or fewer in narrow layers: each group has at least four channels.
 
     A group of one channel would normalise away whatever is added to that channel as a constant, and that is
-    how the time embedding enters.
+    how the time embedding enters. `groups` sets another number: that of a network trained elsewhere.
     """
-    groups = next(g for g in range(max(1, min(32, channels // 4)), 0, -1) if channels % g == 0)
+    if groups is None:
+        groups = next(g for g in range(max(1, min(32, channels // 4)), 0, -1) if channels % g == 0)
     return GroupNorm(groups, channels, eps=eps)
 
 
@@ -73,14 +74,23 @@ def zero_init(module: nn.Module) -> nn.Module:
 class TimeResBlock(nn.Module):
     """Residual block whose inner feature map is shifted per channel by the time embedding."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_dim: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_dim: int,
+        dropout: float = 0.0,
+        norm_groups: int | None = None,
+    ) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            group_norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            group_norm(in_channels, groups=norm_groups),
+            nn.SiLU(),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, out_channels))
         self.out_layers = nn.Sequential(
-            group_norm(out_channels),
+            group_norm(out_channels, groups=norm_groups),
             nn.SiLU(),
             nn.Dropout(dropout),
             zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -176,7 +186,12 @@ class SpatialTransformer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, num_head_channels: int, context_dim: int | None, dropout: float = 0.0
+        self,
+        channels: int,
+        num_head_channels: int,
+        context_dim: int | None,
+        dropout: float = 0.0,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         if channels % num_head_channels:
@@ -184,7 +199,7 @@ class SpatialTransformer(nn.Module):
                 f"num_head_channels: {num_head_channels}; allowed: a divisor of the {channels} channels of "
                 "the attention block; change num_head_channels or model_channels"
             )
-        self.norm = group_norm(channels, eps=1e-6)
+        self.norm = group_norm(channels, eps=1e-6, groups=norm_groups)
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             [TransformerBlock(channels, channels // num_head_channels, context_dim, dropout)]

@@ -9,7 +9,7 @@ nothing of noise schedules, losses or guidance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -62,12 +62,13 @@ class UNet(nn.Module):
             per level.
         attention_downsamples: downsampling factors (1 = full resolution) whose levels get a spatial
             transformer after each residual block. Empty: no attention at all, not even in the middle.
-        num_head_channels: channels per attention head.
+        num_head_channels: channels per attention head; one number, or one per level.
         context_dim: width of the context tokens; None: transformers only attend to the picture itself.
         embedding_dim: width of `conditioning.embedding`, which a linear layer adds to the time embedding.
         image_size: height and width the network is meant for (it runs on other sizes too).
         dropout: rate inside residual and feed-forward blocks.
         gradient_checkpointing: recompute block activations in the backward pass; same gradients, less memory.
+        norm_groups: groups of every normalisation; None: see `layers.group_norm`. Weights trained elsewhere have 32.
     Raises:
         TalkfaceError: sizes that do not fit together.
     """
@@ -81,19 +82,29 @@ class UNet(nn.Module):
         channel_mult: Sequence[int] = (1, 2, 4),
         num_res_blocks: int | Sequence[int] = 2,
         attention_downsamples: Sequence[int] = (1, 2, 4),
-        num_head_channels: int = 32,
+        num_head_channels: int | Sequence[int] = 32,
         context_dim: int | None = None,
         embedding_dim: int | None = None,
         image_size: int = 32,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         levels = len(channel_mult)
         blocks_per_level = (
             [num_res_blocks] * levels if isinstance(num_res_blocks, int) else list(num_res_blocks)
         )
-        self._check_sizes(blocks_per_level, attention_downsamples, levels, context_dim, image_size)
+        head_channels = (
+            [num_head_channels] * levels if isinstance(num_head_channels, int) else list(num_head_channels)
+        )
+        self._check_sizes(
+            {"num_res_blocks": blocks_per_level, "num_head_channels": head_channels},
+            attention_downsamples,
+            levels,
+            context_dim,
+            image_size,
+        )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.model_channels, self.image_size = model_channels, image_size
         self.context_dim, self.embedding_dim = context_dim, embedding_dim
@@ -107,10 +118,10 @@ class UNet(nn.Module):
         self.embedding_projection = None if embedding_dim is None else nn.Linear(embedding_dim, time_dim)
 
         def res_block(inputs: int, outputs: int) -> TimeResBlock:
-            return TimeResBlock(inputs, outputs, time_dim, dropout)
+            return TimeResBlock(inputs, outputs, time_dim, dropout, norm_groups)
 
-        def transformer(width: int) -> SpatialTransformer:
-            return SpatialTransformer(width, num_head_channels, context_dim, dropout)
+        def transformer(width: int, level: int) -> SpatialTransformer:
+            return SpatialTransformer(width, head_channels[level], context_dim, dropout, norm_groups)
 
         width = model_channels
         self.input_blocks = nn.ModuleList([UNetStage([nn.Conv2d(in_channels, width, 3, padding=1)])])
@@ -120,14 +131,14 @@ class UNet(nn.Module):
                 stage: list[nn.Module] = [res_block(width, multiplier * model_channels)]
                 width = multiplier * model_channels
                 if 2**level in attention_downsamples:
-                    stage.append(transformer(width))
+                    stage.append(transformer(width, level))
                 self.input_blocks.append(UNetStage(stage))
                 skip_widths.append(width)
             if level < levels - 1:
                 self.input_blocks.append(UNetStage([Downsample(width)]))
                 skip_widths.append(width)
 
-        middle_attention = [transformer(width)] if len(attention_downsamples) > 0 else []
+        middle_attention = [transformer(width, levels - 1)] if len(attention_downsamples) > 0 else []
         self.middle_block = UNetStage([res_block(width, width), *middle_attention, res_block(width, width)])
 
         self.output_blocks = nn.ModuleList()
@@ -137,29 +148,31 @@ class UNet(nn.Module):
                 stage = [res_block(width + skip_widths.pop(), outputs)]
                 width = outputs
                 if 2**level in attention_downsamples:
-                    stage.append(transformer(width))
+                    stage.append(transformer(width, level))
                 if level > 0 and index == blocks_per_level[level]:
                     stage.append(Upsample(width))
                 self.output_blocks.append(UNetStage(stage))
 
         self.out = nn.Sequential(
-            group_norm(width), nn.SiLU(), zero_init(nn.Conv2d(width, out_channels, 3, padding=1))
+            group_norm(width, groups=norm_groups),
+            nn.SiLU(),
+            zero_init(nn.Conv2d(width, out_channels, 3, padding=1)),
         )
 
     @staticmethod
     def _check_sizes(
-        blocks_per_level: list[int],
+        per_level: Mapping[str, list[int]],
         attention_downsamples: Sequence[int],
         levels: int,
         context_dim: int | None,
         image_size: int,
     ) -> None:
         factors = [2**level for level in range(levels)]
-        if len(blocks_per_level) != levels:
-            raise TalkfaceError(
-                f"num_res_blocks: {blocks_per_level}; allowed: one number, or {levels}, one per entry of "
-                "channel_mult"
-            )
+        for name, numbers in per_level.items():
+            if len(numbers) != levels:
+                raise TalkfaceError(
+                    f"{name}: {numbers}; allowed: one number, or {levels}, one per entry of channel_mult"
+                )
         if wrong := [f for f in attention_downsamples if f not in factors]:
             raise TalkfaceError(
                 f"attention_downsamples: {wrong}; allowed: {factors}, the factors that channel_mult makes"

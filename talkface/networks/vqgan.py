@@ -61,6 +61,9 @@ class VQGAN(nn.Module):
         patch_size: fold squares of this many pixels a side into channels before the encoder, and unfold them
             after the decoder (Shi et al. 2016, arXiv 1609.05158). 1, the thesis: none. 2 leaves out the
             narrow, memory-bound layers at full resolution: several times faster on a processor.
+        feature_channels: between encoder and `quant_conv`, and `post_quant_conv` and decoder; None: latent_channels.
+        middle_attention: attention at the lowest resolution; None: where attention_resolutions has any.
+        norm_groups: groups of every normalisation; None: see `layers.group_norm`. Weights trained elsewhere have 32.
     Raises:
         TalkfaceError: encoder and decoder with different numbers of levels.
     """
@@ -88,6 +91,9 @@ class VQGAN(nn.Module):
         revive_after: int = 0,
         latent_noise: float = 0.1,
         patch_size: int = 1,
+        feature_channels: int | None = None,
+        middle_attention: bool | None = None,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         decoder_mult = channel_mult if decoder_channel_mult is None else decoder_channel_mult
@@ -96,21 +102,26 @@ class VQGAN(nn.Module):
                 f"levels of decoder_channel_mult: {len(decoder_mult)}; allowed: {len(channel_mult)}, "
                 "those of channel_mult"
             )
+        features = latent_channels if feature_channels is None else feature_channels
+        if middle_attention is None:
+            middle_attention = len(attention_resolutions) > 0
         self.latent_channels, self.image_size = latent_channels, image_size
         self.downsample_factor = patch_size * 2 ** (len(channel_mult) - 1)
         self.patch_size = patch_size
         self.encoder = Encoder(
             in_channels=3 * patch_size**2,
-            out_channels=latent_channels,
+            out_channels=features,
             channels=channels,
             channel_mult=channel_mult,
             num_res_blocks=num_res_blocks,
             attention_resolutions=attention_resolutions,
             image_size=image_size // patch_size,
             dropout=dropout,
+            middle_attention=middle_attention,
+            norm_groups=norm_groups,
         )
         self.decoder = Decoder(
-            in_channels=latent_channels,
+            in_channels=features,
             out_channels=3 * patch_size**2,
             channels=channels if decoder_channels is None else decoder_channels,
             channel_mult=decoder_mult,
@@ -118,6 +129,8 @@ class VQGAN(nn.Module):
             attention_resolutions=attention_resolutions,
             image_size=image_size // patch_size,
             dropout=dropout,
+            middle_attention=middle_attention,
+            norm_groups=norm_groups,
         )
         self.quantize: VectorQuantizer | GaussianBottleneck
         if codebook_size is None:
@@ -131,8 +144,8 @@ class VQGAN(nn.Module):
                 ema=ema_codebook,
                 revive_after=revive_after,
             )
-        self.quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.quant_conv = nn.Conv2d(features, latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(latent_channels, features, 1)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
