@@ -38,7 +38,9 @@ from talkface.errors import TalkfaceError
 from talkface.media import read_image
 from talkface.portrait.crop import AlignedCrop
 
-LICENCE = "AffectNet: given to researchers by its authors (University of Denver), for research only; not to be passed on"
+LICENCE = (
+    "AffectNet: given to researchers by its authors (University of Denver); for research only, no passing on"
+)
 FILES = {"train": "training.csv", "val": "validation.csv"}
 PICTURES = "Manually_Annotated_Images"
 COLUMNS = (

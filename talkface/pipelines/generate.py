@@ -1,13 +1,13 @@
-"""Faces from nothing but an emotion: the class-conditional latent diffusion model of the paper (arXiv 2308.03183, 4.2).
+"""Faces from nothing but an emotion: the class-conditional latent diffusion model of arXiv 2308.03183, section 4.2.
 
-Picture k of an emotion is a function of seed, emotion and k alone: its noise is drawn for it, and every network call holds
-exactly `group` pictures (the last one is filled with copies), because kernels round differently at other batch sizes. So
-pictures can be asked for in any order, some now and some later, and come out the same.
+Picture k of an emotion is a function of seed, emotion and k alone: its noise is drawn for it, and every network call
+holds exactly `group` pictures (the last one is filled with copies), because kernels round differently at other batch
+sizes. So pictures can be asked for in any order, some now and some later, and come out the same.
 
-What a bundle must have: `first_stage`, `network`, `conditioner` (of which nothing but an emotion is asked) and, in `meta`,
-`image_size`, `schedule`, `prediction_type`; it may say `emotions` (names in the order of their ids),
-`num_inference_steps`, `guidance_scale`, `timestep_spacing`, `final_alpha`. A bundle that does other things, too, has the
-network and the conditioner as `emotion_network` and `emotion_conditioner`, and what is said of them in
+What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for an emotion and nothing else) and, in
+`meta`, `image_size`, `schedule`, `prediction_type`; it may say `emotions` (names in the order of their ids),
+`num_inference_steps`, `guidance_scale`, `timestep_spacing`, `final_alpha`. A bundle that does other things, too, has
+network and conditioner as `emotion_network` and `emotion_conditioner`, and what is said of them in
 `meta["emotion_model"]`.
 """
 
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from talkface import __version__
 from talkface.errors import TalkfaceError, check_range
 from talkface.head.emotions import EMOTIONS
 from talkface.media import to_uint8
-from talkface.pipelines.device import choose_device, choose_precision, fast_layout
+from talkface.pipelines.device import autocast, choose_device, choose_precision, fast_layout
 from talkface.pipelines.sampling import LatentSampler, frame_generator
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class EmotionPipeline:
     def __init__(self, bundle: Bundle, precision: str = "auto", group: int | None = None) -> None:
         shared = "emotion_network" in bundle.parts
         prefix = "emotion_" if shared else ""
-        self.meta: Mapping[str, Any] = bundle.meta | bundle.meta.get("emotion_model", {}) if shared else bundle.meta
+        self.meta: Mapping[str, Any] = (
+            bundle.meta | bundle.meta.get("emotion_model", {}) if shared else bundle.meta
+        )
         self.bundle, self.device = bundle, bundle.device
         self.conditioner = bundle.part(f"{prefix}conditioner")
         asked = sorted(self.conditioner.conditioners)
@@ -61,13 +64,14 @@ class EmotionPipeline:
                 "allowed is a model that is told an emotion and nothing else; give one with --bundle or --checkpoint"
             )
         self.dtype = choose_precision(precision, bundle.device)
-        self.first_stage = fast_layout(bundle.part("first_stage")).to(self.dtype)
-        self.network = fast_layout(bundle.part(f"{prefix}network")).to(self.dtype)
+        coder = bundle.part("first_stage")
+        self.first_stage: Any = fast_layout(coder)
+        self.network = fast_layout(bundle.part(f"{prefix}network"))
         from talkface.checkpoint import instantiate
 
         self.schedule = instantiate(self._value("schedule"))
-        size = int(self._value("image_size")) // self.first_stage.downsample_factor
-        self.shape = (self.first_stage.latent_channels, size, size)
+        size = int(self._value("image_size")) // int(coder.downsample_factor)
+        self.shape = (int(coder.latent_channels), size, size)
         count = self.conditioner.conditioners["emotion"].num_classes
         self.emotions: list[str] = list(self.meta.get("emotions") or EMOTIONS[:count])
         if len(self.emotions) != count:
@@ -79,7 +83,10 @@ class EmotionPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str], device: str | torch.device = "auto", precision: str = "auto"
+        cls,
+        name_or_path: str | os.PathLike[str],
+        device: str | torch.device = "auto",
+        precision: str = "auto",
     ) -> EmotionPipeline:
         """Load a bundle by name or path; of what it holds, only what is needed here.
 
@@ -97,7 +104,9 @@ class EmotionPipeline:
 
     def _value(self, name: str) -> Any:
         if name not in self.meta:
-            raise TalkfaceError(f"bundle {self.bundle.folder}: '{name}' is missing in meta; save it again with it")
+            raise TalkfaceError(
+                f"bundle {self.bundle.folder}: '{name}' is missing in meta; save it again with it"
+            )
         return self.meta[name]
 
     def settings(
@@ -110,7 +119,11 @@ class EmotionPipeline:
         """
         given = self.meta.get("guidance_scale", 1.0)
         default = given.get("emotion", 1.0) if isinstance(given, Mapping) else given
-        steps = int(self.meta.get("num_inference_steps", 50)) if num_inference_steps is None else num_inference_steps
+        steps = (
+            int(self.meta.get("num_inference_steps", 50))
+            if num_inference_steps is None
+            else num_inference_steps
+        )
         scale = float(default if guidance_scale is None else guidance_scale)
         check_range("num_inference_steps", steps, 1, self.schedule.num_train_timesteps)
         check_range("guidance_scale", scale, 0, 50)
@@ -120,7 +133,9 @@ class EmotionPipeline:
 
         return {
             "generator": f"talkface {__version__}",
-            "model": encoder_key(self.network),
+            "model": encoder_key(nn.ModuleList([self.network, self.conditioner, self.first_stage])).split(
+                "-"
+            )[-1],
             "precision": str(self.dtype).removeprefix("torch."),
             "num_inference_steps": steps,
             "guidance_scale": scale,
@@ -180,9 +195,11 @@ class EmotionPipeline:
         self, sampler: LatentSampler, labels: list[int], numbers: list[int], seed: int
     ) -> Iterator[np.ndarray]:
         for start in range(0, len(labels), self.group):
-            some = list(zip(labels[start : start + self.group], numbers[start : start + self.group], strict=True))
+            some = list(
+                zip(labels[start : start + self.group], numbers[start : start + self.group], strict=True)
+            )
             filled = some + some[-1:] * (self.group - len(some))
-            with torch.inference_mode():
+            with torch.inference_mode(), autocast(self.device, self.dtype):
                 draws = [
                     [frame_generator(seed, number, f"{purpose} {label}") for label, number in filled]
                     for purpose in ("start", "steps")
@@ -190,5 +207,5 @@ class EmotionPipeline:
                 noise = torch.stack([torch.randn(self.shape, generator=generator) for generator in draws[0]])
                 batch = {"emotion": torch.tensor([label for label, _ in filled], device=self.device)}
                 latents = sampler(noise.to(self.device), batch, generator=draws[1])
-                images = to_uint8(self.first_stage.decode(latents.to(self.dtype)).float())
+                images = to_uint8(self.first_stage.decode(latents).float())
             yield from images[: len(some)]
