@@ -21,6 +21,7 @@ from talkface.arguments import add_liveliness, check_input, check_output, frame_
 from talkface.errors import TalkfaceError
 from talkface.importers.command import add_import_checkpoint
 from talkface.live import add_stream
+from talkface.sample_images import add_sample_images
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
 
@@ -84,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_sample_video(verbs)
     add_stream(verbs)
+    add_sample_images(verbs)
     doctor = verbs.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
     doctor.add_argument("--bundle", metavar="NAME|PATH", action="append", help="also check this bundle")
     doctor.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -186,10 +188,10 @@ def _add_sample_video(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_export(verbs: argparse._SubParsersAction) -> None:
-    parser = verbs.add_parser("export", help="turn a training checkpoint into a bundle for sample-video")
+    parser = verbs.add_parser("export", help="turn a training checkpoint into a bundle")
     add = parser.add_argument
     add("--checkpoint", required=True, type=Path, metavar="CKPT", help="written by talkface fit")
-    add("--config", required=True, type=Path, metavar="YAML", help="the configuration of that training")
+    add("--config", type=Path, metavar="YAML", help="the configuration of that training; for talking faces")
     add("--out", required=True, type=Path, metavar="FOLDER", help="the bundle")
     add("--base", default="default", metavar="NAME|PATH", help="bundle whose face finder is used")
     add("--card", type=Path, metavar="FILE", help="model card to put into it")
@@ -265,13 +267,15 @@ def _sample_video(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     check_input("--checkpoint", options.checkpoint)
-    check_input("--config", options.config)
+    if options.config is not None:
+        check_input("--config", options.config)
     if options.card is not None:
         check_input("--card", options.card)
     from talkface.export import export_bundle
 
     folder = export_bundle(options.checkpoint, options.config, options.out, options.base, options.card)
-    print(f"{folder}: use it with talkface sample-video --bundle '{folder}'")
+    verb = "sample-video" if (folder / "speech.safetensors").is_file() else "sample-images"
+    print(f"{folder}: use it with talkface {verb} --bundle '{folder}'")
     return 0
 
 

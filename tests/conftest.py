@@ -196,3 +196,32 @@ def tiny_pipeline(tiny_bundle: Path, drawn_face_finder: DrawnFaceFinder):
     from talkface.pipelines.talking_face import TalkingFacePipeline
 
     return TalkingFacePipeline(load_bundle(tiny_bundle), "fp32", drawn_face_finder)
+
+
+@pytest.fixture(scope="session")
+def tiny_emotion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle that makes 32-pixel faces from an emotion, and nothing else."""
+    from talkface.checkpoint import instantiate
+
+    parts, specs = tiny_parts()
+    only = {"emotion": specs["conditioner"]["init_args"]["conditioners"]["emotion"]}
+    specs["conditioner"]["init_args"] = {"conditioners": only}
+    specs["network"]["init_args"]["in_channels"] = 3
+    generator = torch.Generator().manual_seed(6)
+    # strong enough for every emotion to be seen
+    for name, strength in (("network", 0.1), ("conditioner", 8.0)):
+        parts[name] = instantiate(specs[name])
+        for parameter in parts[name].parameters():
+            parameter.data = strength * torch.randn(parameter.shape, generator=generator)
+    kept = ("first_stage", "network", "conditioner")
+    meta = {
+        name: TINY_META[name] for name in ("image_size", "schedule", "prediction_type", "emotions", "licence")
+    }
+    meta |= {"num_inference_steps": 3, "guidance_scale": {"emotion": 1.0}}
+    return save_bundle(
+        tmp_path_factory.mktemp("bundle") / "emotions",
+        {name: parts[name] for name in kept},
+        {name: specs[name] for name in kept},
+        "# Tiny",
+        meta,
+    )

@@ -52,8 +52,12 @@ ALLOWED = {
 }
 # sound around a frame is cut out by one function, so that training and sampling cannot differ
 ALLOWED["data"].add("conditioning.audio")
-# only inside a function: to load a bundle, to read a corpus, to start a training from a bundle
-ALLOWED_LATE = {"pipelines": {"checkpoint", "experts", "data"}, "training": {"checkpoint"}}
+# only inside a function: to load a bundle, to read a corpus, to start a training from a bundle, to find faces
+ALLOWED_LATE = {
+    "pipelines": {"checkpoint", "experts", "data"},
+    "training": {"checkpoint"},
+    "data": {"checkpoint", "experts"},
+}
 
 
 def imports(tree: ast.AST, module: str) -> Iterator[tuple[str, bool, int]]:

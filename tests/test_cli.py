@@ -113,7 +113,17 @@ def test_help_answers_in_half_a_second() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
-    for verb in ("sample-video", "doctor", "fit", "validate", "test", "predict", "evaluate-video", "version"):
+    for verb in (
+        "sample-video",
+        "sample-images",
+        "doctor",
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "evaluate-video",
+        "version",
+    ):
         assert verb in done.stdout
 
 

@@ -78,7 +78,8 @@ def test_builds(path: Path, weights_folder: Path) -> None:
     assert first_stage.image_size == batch_image
     if hasattr(module, "network"):
         assert module.network.image_size == batch_image // first_stage.downsample_factor
-        assert module.conditioner.conditioners["frames"].latent_size == module.network.image_size
+        if "frames" in module.conditioner.conditioners:
+            assert module.conditioner.conditioners["frames"].latent_size == module.network.image_size
         if "audio" in module.conditioner.conditioners:
             assert module.conditioner.conditioners["audio"].window == data.window
     if cli.trainer.logger is not None:
@@ -113,6 +114,35 @@ def test_numbers_of_the_thesis(weights_folder: Path) -> None:
         and cli.datamodule.batch_size == 32
         and cli.trainer.max_epochs == 250
     )
+
+
+def test_numbers_of_the_emotion_model(weights_folder: Path) -> None:
+    """arXiv 2308.03183 and thesis chapter 4: sizes, optimizer, schedule, drops, averaging."""
+    first = build_without_memory(CONF / "vqgan_affectnet.yaml", weights_folder)
+    cli = build_without_memory(CONF / "ldm_affectnet.yaml", weights_folder)
+    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
+    assert count(first.model.first_stage) == count(cli.model.first_stage) == 60_605_598
+    assert first.model.learning_rate == pytest.approx(3.6e-5) and first.datamodule.batch_size == 8
+    assert first.trainer.max_epochs == 6
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    assert count(model.network) == 156_760_483
+    assert count(model.conditioner) == 9 * 512
+    assert (model.first_stage.latent_channels, model.network.image_size, data.image_size) == (3, 32, 128)
+    schedule = model.schedule
+    assert (schedule.kind, schedule.num_train_timesteps) == ("sqrt_linear", 1000)
+    assert (schedule.start, schedule.end) == (0.0015, 0.0205)
+    assert model.prediction_type == "epsilon" and model.min_snr_gamma is None
+    assert (model.learning_rate, model.weight_decay, model.warmup_steps, model.total_steps) == (
+        pytest.approx(2.4e-5),
+        0.01,
+        0,
+        None,
+    )
+    assert (data.batch_size, data.augmentation["mirror"], data.augmentation["balanced"]) == (24, False, False)
+    assert model.conditioner.drop_rates == {"emotion": 0.2}
+    assert trainer.gradient_clip_val is None and trainer.precision == "32-true"
+    assert cli.config["seed_everything"] == 23 and model.seed == 23
+    assert any(type(callback).__name__ == "EMAWeights" for callback in trainer.callbacks)
 
 
 def test_rows_of_the_tables_differ_as_they_say(weights_folder: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 
 from talkface.data.base import FORMAT, FORMAT_VERSION, SPLITS, Clip, ClipEntry, check_splits
@@ -237,6 +238,17 @@ def preparation_hash(settings: dict[str, Any]) -> str:
 
 def to_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
+    """uint8 RGB (H, W, 3) as JPEG without chroma subsampling: lips and teeth are small."""
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:

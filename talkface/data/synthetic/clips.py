@@ -34,7 +34,7 @@ from talkface.data.synthetic.scene import Scene, render
 from talkface.data.synthetic.sentences import sentence
 from talkface.data.synthetic.visemes import VISEMES, SpeakingStyle
 from talkface.data.synthetic.voices import HELD_OUT_FAMILY, SAMPLE_RATE, Utterance, Voice, speak
-from talkface.data.writer import CorpusWriter
+from talkface.data.writer import CorpusWriter, encode_jpeg
 from talkface.errors import TalkfaceError
 from talkface.head.model import ACTIONS, HeadModel
 
@@ -236,17 +236,6 @@ def make_clip(recipe: SyntheticRecipe, plan: ClipPlan, device: str = "cpu") -> C
 
 def as_array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
-    """uint8 RGB (H, W, 3) as JPEG without chroma subsampling: lips and teeth are small."""
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def corpus_writer(folder: str | Path, recipe: SyntheticRecipe) -> CorpusWriter:
