@@ -33,7 +33,7 @@ import talkface
 from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter, read_audio
 from talkface.pipelines.face_guide import FaceGuide
-from talkface.portrait.blend import ColourMatcher
+from talkface.portrait.blend import ColourMatcher, PlaceOfCrop
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("bundle", "startup", "memory", "paper")
@@ -82,8 +82,6 @@ def write_sound(path: Path, source: Path, seconds: float) -> Path:
 
 def run_film(pipeline: Any, sound: Path, out: Path, source: dict[str, Path], mode: str) -> dict[str, Any]:
     """Make and write one film; frames/s and the share of the time that each stage is busy."""
-    from talkface.pipelines import talking_film
-
     clock = StageClock()
     for owner, name, stage in (
         (pipeline.finder, "find", "find face"),
@@ -94,7 +92,7 @@ def run_film(pipeline: Any, sound: Path, out: Path, source: dict[str, Path], mod
         (pipeline.first_stage, "decode", "decode"),
         (ColourMatcher, "__call__", "paste"),
         (FaceGuide, "draw", "guide"),
-        (talking_film, "paste", "paste"),
+        (PlaceOfCrop, "__call__", "paste"),
         (VideoWriter, "write", "write film"),
     ):
         clock.wrap(owner, name, stage)

@@ -11,7 +11,6 @@ canvas.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from talkface.head.fit import FittedHead
 from talkface.head.inside import COLOURS, GUM, light_inside, lip_line, tooth_pattern
+from talkface.head.lookup import colours_at, linear_colours
 from talkface.head.model import PARTS, HeadModel
 from talkface.head.raster import Fragments, Window, rasterize_fragments
 from talkface.head.softening import REACH_OF_EDGES, soften_edges
@@ -138,7 +138,7 @@ class Guide:
         if points is not None:
             seen = self._off_the_teeth(seen, points.to(seen), _LIP_MARGIN * images.shape[-1])
         places = seen * (2.0 / images.shape[-1]) - 1.0
-        skin = _look_up(images, places[:, self.skin])
+        skin = linear_colours(images, places[:, self.skin])
         brightness = skin.quantile(0.7, dim=1)
         # half of what skin is darker or lighter than average is its own colour, half the light's
         light = (brightness / brightness.mean(1, keepdim=True).clamp(min=1e-3)) ** 0.3
@@ -196,7 +196,7 @@ class Guide:
         at = seen.interpolate(self.faces, places.expand(count, -1, -1))
         drawn = (at[:, 2] > 0).nonzero().squeeze(1)
         seen, at = seen.select(drawn), at[drawn]
-        colour = _sample(source.images, seen, at[:, :2], "bicubic" if fine == 1 else "bilinear")
+        colour = colours_at(source.images, seen, at[:, :2], "bicubic" if fine == 1 else "bilinear")
         shown = at[:, 2:3].to(canvas)
         colour = (colour + 1.0) * (1.0 - self._lip_line(seen, at[:, 3], shaped, source)) - 1.0
         # 2. the inside of the mouth from the model, but for teeth that the photograph shows
@@ -249,7 +249,7 @@ class Guide:
         behind = (lips[:, :, 2].mean(1, keepdim=True) - shaped[..., 2])[..., None]
         values = seen.interpolate(self.faces, torch.cat([behind, self.mean.expand(count, -1, -1)], dim=2))
         depth, place = values[:, 0], values[:, 1:]
-        own = _sample(source.teeth, seen, places)
+        own = colours_at(source.teeth, seen, places)
         now = self._opening(shaped)[seen.batch]
         before = source.opening.expand(count)[seen.batch]
         light, tint = (part.expand(count, -1)[seen.batch] for part in (source.light, source.teeth_tint))
@@ -281,29 +281,3 @@ def _fade(values: Tensor, start: float, end: float) -> Tensor:
     """1 up to `start`, smoothly down to 0 at `end`."""
     t = ((end - values) / (end - start)).clamp(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
-
-
-def _look_up(images: Tensor, places: Tensor) -> Tensor:
-    """Linear RGB (B, N, 3) of pictures at places (B, N, 2) in [-1, 1]."""
-    found = F.grid_sample(
-        images.float(), places[:, :, None].float(), padding_mode="border", align_corners=False
-    )
-    return ((found[..., 0].transpose(1, 2) + 1.0) / 2.0).clamp(0, 1) ** 2.2
-
-
-def _sample(images: Tensor, seen: Fragments, places: Tensor, mode: str = "bilinear") -> Tensor:
-    """Colours (P, C) of the fragments' places (P, 2) in [-1, 1], each in its picture (N or 1, C, S, S).
-
-    Bilinear is soft; averaging down the pixels of a finer z-buffer is soft already, a picture drawn at its own size
-    wants "bicubic".
-    """
-    look_up = partial(F.grid_sample, mode=mode, padding_mode="border", align_corners=False)
-    if len(images) == 1:
-        found = look_up(images, places[None, :, None].to(images))
-        return found[0, :, :, 0].T.contiguous()
-    colours = []
-    for number, part in enumerate(places.split(torch.bincount(seen.batch, minlength=len(images)).tolist())):
-        grid = part[None, :, None].to(images)
-        found = look_up(images[number : number + 1], grid)
-        colours.append(found[0, :, :, 0].T)
-    return torch.cat(colours)

@@ -199,14 +199,20 @@ class FacePainter:
             # 4. pictures
             if guides is None:
                 return to_uint8(self.first_stage.decode(latents).float())[:count]
-            change = self._change(latents[:count], guided[:count])
-        change = F.interpolate(change, size=guides.shown.shape[2:], mode="bicubic", align_corners=False)
-        return to_uint8(guides.shown + guides.share * keep_colours(change, guides.mouth))
+            change, top, left = self._change(latents[:count], guided[:count])
+        factor = guides.shown.shape[-1] // self.image_size
+        change = F.interpolate(change, scale_factor=float(factor), mode="bicubic", align_corners=False)
+        rows = slice(factor * top, factor * top + change.shape[2])
+        columns = slice(factor * left, factor * left + change.shape[3])
+        share, mouth = (part[:, :, rows, columns] for part in (guides.share, guides.mouth))
+        result = guides.shown.clone()
+        result[:, :, rows, columns] += share * keep_colours(change, mouth)
+        return to_uint8(result)
 
-    def _change(self, latents: Tensor, guided: Tensor) -> Tensor:
-        """What the network changed about the guide, without what the first stage loses: (N, 3, s, s).
+    def _change(self, latents: Tensor, guided: Tensor) -> tuple[Tensor, int, int]:
+        """What the network changed about the guide, without what the first stage loses.
 
-        Decodes the part that is shown only, with a margin.
+        Decodes the part that is shown only, with a margin: (N, 3, h, w), and its first row and column.
         """
         factor = self.image_size // latents.shape[-1]
         places = [at // factor for at in np.nonzero(blend_mask(self.image_size))]
@@ -214,10 +220,7 @@ class FacePainter:
         high = [min(latents.shape[-1], int(at.max()) + 1 + _MARGIN) for at in places]
         part = torch.cat([latents, guided])[:, :, low[0] : high[0], low[1] : high[1]]
         made, unchanged = self.first_stage.decode(part).float().clamp(-1, 1).chunk(2)
-        change = made.new_zeros(len(latents), made.shape[1], self.image_size, self.image_size)
-        top, left = low[0] * factor, low[1] * factor
-        change[:, :, top : top + made.shape[2], left : left + made.shape[3]] = made - unchanged
-        return change
+        return made - unchanged, low[0] * factor, low[1] * factor
 
     def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:
         """The batch for the conditioners, all but the reference, one row per frame."""

@@ -15,7 +15,7 @@ from talkface.pipelines.background import in_background
 from talkface.pipelines.face_painter import FacePainter
 from talkface.pipelines.liveliness import LivePicture
 from talkface.pipelines.sources import FoundFace, Shot
-from talkface.portrait.blend import ColourMatcher, blend_mask, paste
+from talkface.portrait.blend import ColourMatcher, PlaceOfCrop, blend_mask
 from talkface.portrait.crop import AlignedCrop
 
 
@@ -68,6 +68,7 @@ def paste_frames(
     mask = blend_mask(first.size)
     match = ColourMatcher()
     square = first.image
+    place: PlaceOfCrop | None = None
     if ahead:
         pairs = in_background(lambda keep_going: painter.paint(shots(), keep_going))
     else:
@@ -78,14 +79,18 @@ def paste_frames(
             yield square if crop_only else shot.picture
             continue
         matched = match(painted, shot.crop.image)
-        if alive is not None:
-            moved = alive(paste(shot.picture, matched, shot.crop, mask, flow=shot.flow), shot.time)
-            yield AlignedCrop.from_matrix(moved, shot.crop.matrix, first.size).image if crop_only else moved
-        elif crop_only:
+        if crop_only and alive is None:
             square = paste_square(shot.crop.image, matched, mask)
             yield square
-        else:
-            yield paste(shot.picture, matched, shot.crop, mask, flow=shot.flow)
+            continue
+        if place is None or place.frame is not shot.picture or place.crop is not shot.crop:
+            place = PlaceOfCrop(shot.picture, shot.crop, mask)  # of a still picture the same for all frames
+        pasted = place(matched, flow=shot.flow)
+        if alive is None:
+            yield pasted
+            continue
+        moved = alive(pasted, shot.time)
+        yield AlignedCrop.from_matrix(moved, shot.crop.matrix, first.size).image if crop_only else moved
 
 
 def paste_square(original: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:

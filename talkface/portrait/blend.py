@@ -6,8 +6,8 @@ used. The latter is face-shaped, feathered, and lies inside the former. Not a se
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -192,60 +192,97 @@ def paste(
         flow: float32 (S, S, 3) on the grid of the crop: pixels right and down to where the skin shown at a place is
             in the crop, and how much of it is skin (0 to 1).
     """
-    back = invert(crop.matrix)
-    height, width = frame.shape[:2]
-    result = frame.copy()
-    rows, columns = np.nonzero(mask > 0)
-    if len(rows) == 0:
+    return PlaceOfCrop(frame, crop, mask)(generated, keep_detail=keep_detail, flow=flow)
+
+
+class PlaceOfCrop:
+    """`paste` for many generated pictures in the same place of the same frame.
+
+    Args:
+        frame, crop, mask: see `paste`; neither is copied.
+    """
+
+    def __init__(self, frame: np.ndarray, crop: AlignedCrop, mask: np.ndarray) -> None:
+        self.frame, self.crop, self.mask = frame, crop, mask
+        self._back = invert(crop.matrix)
+        height, width = frame.shape[:2]
+        self._left = self._top = self._right = self._bottom = 0
+        rows, columns = np.nonzero(mask > 0)
+        if len(rows) == 0:
+            return
+        # one more pixel around the mask, because interpolation spreads it
+        low = np.array([columns.min() - 1, rows.min() - 1]) * crop.size / mask.shape[0]
+        high = np.array([columns.max() + 2, rows.max() + 2]) * crop.size / mask.shape[0]
+        corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+        box = corners @ self._back[:, :2].T + self._back[:, 2]
+        self._left, self._top = np.clip(np.floor(box.min(axis=0)).astype(int), 0, (width, height))
+        self._right, self._bottom = np.clip(np.ceil(box.max(axis=0)).astype(int), 0, (width, height))
+
+    @property
+    def _is_empty(self) -> bool:
+        return bool(self._left >= self._right or self._top >= self._bottom)
+
+    @cached_property
+    def _original(self) -> np.ndarray:
+        return self.frame[self._top : self._bottom, self._left : self._right].astype(np.float32)
+
+    @cached_property
+    def _weight(self) -> np.ndarray:
+        warped = self._to_frame(self.mask.astype(np.float32), cv2.BORDER_CONSTANT)
+        weight: np.ndarray = np.clip(warped, 0, 1)[:, :, None]
+        return weight
+
+    @cached_property
+    def _finer(self) -> np.ndarray:
+        """What the frame has beyond the crop."""
+        finer: np.ndarray = self._original - self._to_frame(self.crop.image.astype(np.float32))
+        return finer
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        y, x = np.indices(self._original.shape[:2], dtype=np.float32)
+        return np.stack([x, y], axis=-1)
+
+    def _to_frame(self, image: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+        scaled = self._back[:, :2] * (self.crop.size / image.shape[0])
+        matrix = np.column_stack([scaled, self._back[:, 2] - (self._left, self._top)])
+        return warp(image, matrix, self._bottom - self._top, self._right - self._left, border)
+
+    def __call__(
+        self, generated: np.ndarray, *, keep_detail: bool = True, flow: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The frame with `generated`; see `paste`."""
+        result = self.frame.copy()
+        if self._is_empty:
+            return result
+        blended = self._to_frame(generated.astype(np.float32))
+        if keep_detail:
+            blended += self._detail(generated, flow)
+        blended -= self._original
+        blended *= self._weight
+        blended += self._original
+        np.rint(blended, out=blended)
+        # where the weight is 0 the frame's own bytes come back
+        np.clip(blended, 0, 255, out=blended)
+        result[self._top : self._bottom, self._left : self._right] = blended.astype(np.uint8)
         return result
-    # one more pixel around the mask, because interpolation spreads it
-    low = np.array([columns.min() - 1, rows.min() - 1]) * crop.size / mask.shape[0]
-    high = np.array([columns.max() + 2, rows.max() + 2]) * crop.size / mask.shape[0]
-    box = np.array([low, [high[0], low[1]], high, [low[0], high[1]]]) @ back[:, :2].T + back[:, 2]
-    left, top = np.clip(np.floor(box.min(axis=0)).astype(int), 0, (width, height))
-    right, bottom = np.clip(np.ceil(box.max(axis=0)).astype(int), 0, (width, height))
-    if left >= right or top >= bottom:
-        return result
-    shift = np.array([left, top])
 
-    def to_frame(image: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
-        matrix = np.column_stack([back[:, :2] * (crop.size / image.shape[0]), back[:, 2] - shift])
-        return warp(image, matrix, bottom - top, right - left, border)
-
-    weight = np.clip(to_frame(mask.astype(np.float32), cv2.BORDER_CONSTANT), 0, 1)[:, :, None]
-    region = result[top:bottom, left:right]
-    original = region.astype(np.float32)
-    face = to_frame(generated.astype(np.float32))
-    if keep_detail:
-        face += _detail(original, generated, crop, to_frame, flow, back[:, :2])
-    blended = np.clip(np.rint(original + weight * (face - original)), 0, 255).astype(np.uint8)
-    np.copyto(region, blended, where=weight > 0)
-    return result
-
-
-def _detail(
-    original: np.ndarray,
-    generated: np.ndarray,
-    crop: AlignedCrop,
-    to_frame: Callable[[np.ndarray], np.ndarray],
-    flow: np.ndarray | None,
-    back: np.ndarray,
-) -> np.ndarray:
-    """What the frame has beyond the crop: in its place where the generated crop agrees with the original; elsewhere
-    where the flow leads, turned and scaled to the frame by `back` (2, 2)."""
-    reference = crop.image.astype(np.float32)
-    resized = cv2.resize(generated, (crop.size, crop.size), interpolation=cv2.INTER_AREA)
-    difference = np.abs(resized.astype(np.float32) - reference).max(axis=2)
-    spread = cv2.dilate(cv2.GaussianBlur(difference, (0, 0), 0.01 * crop.size), np.ones((3, 3), np.uint8))
-    agreed = np.exp(-((spread / DETAIL_TOLERANCE) ** 2))
-    share = to_frame(agreed)[:, :, None]
-    detail = original - to_frame(reference)
-    if flow is None:
-        return share * detail
-    moved = to_frame(flow)
-    y, x = np.indices(detail.shape[:2], dtype=np.float32)
-    step = moved[:, :, :2] @ back.T.astype(np.float32)
-    carried = cv2.remap(
-        detail, x + step[:, :, 0], y + step[:, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
-    )
-    return share * detail + (1.0 - share) * moved[:, :, 2:] * carried
+    def _detail(self, generated: np.ndarray, flow: np.ndarray | None) -> np.ndarray:
+        """What the frame has beyond the crop: in its place where the generated crop agrees with the original; elsewhere
+        where the flow leads, turned and scaled to the frame."""
+        size, detail = self.crop.size, self._finer
+        resized = cv2.resize(generated, (size, size), interpolation=cv2.INTER_AREA)
+        red, green, blue = cv2.split(cv2.absdiff(resized, self.crop.image))
+        difference = cv2.max(cv2.max(red, green), blue).astype(np.float32)
+        spread = cv2.dilate(cv2.GaussianBlur(difference, (0, 0), 0.01 * size), np.ones((3, 3), np.uint8))
+        agreed = np.exp(-((spread / DETAIL_TOLERANCE) ** 2))
+        share = self._to_frame(agreed)[:, :, None]
+        if flow is None:
+            kept: np.ndarray = share * detail
+            return kept
+        moved = self._to_frame(flow)
+        at = moved[:, :, :2] @ self._back[:, :2].T.astype(np.float32) + self._places
+        carried: np.ndarray = cv2.remap(detail, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        carried *= (1.0 - share) * moved[:, :, 2:]
+        carried += share * detail
+        return carried

@@ -18,6 +18,7 @@ from talkface.portrait import (
     match_colour,
     paste,
 )
+from talkface.portrait.blend import ColourMap, PlaceOfCrop
 
 SIZES = [32, 128, 200]
 
@@ -233,6 +234,26 @@ def test_the_correction_changes_slowly():
     for _ in range(60):
         last = matcher(np.full((64, 64, 3), 140, np.uint8), original)[0, 0, 0]
     assert last == pytest.approx(120, abs=1)
+
+
+@pytest.mark.parametrize("scale", [0.7, 2.5])
+def test_pasting_again_and_again_in_one_place_is_pasting(scale):
+    frame = picture()
+    before = frame.copy()
+    crop, mask = crop_of(frame, scale), blend_mask(128)
+    place = PlaceOfCrop(frame, crop, mask)
+    flow = np.full((128, 128, 3), 0.5, np.float32)
+    for seed, given in ((1, None), (2, flow), (1, None)):
+        generated = picture(140, 140, seed)[:128, :128]
+        assert np.array_equal(place(generated, flow=given), paste(frame, generated, crop, mask, flow=given))
+    assert np.array_equal(frame, before)
+
+
+def test_recoloured_levels_are_rounded_and_clipped():
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    gain, offset = np.array([1.2, 0.9, 1.0]), np.array([-30.0, 12.43, 0.0])
+    expected = np.clip(np.rint(image * gain + offset), 0, 255)
+    assert np.abs(ColourMap(gain, offset).apply(image) - expected).max() == 0
 
 
 def test_pasting_is_fast_enough_for_films():
