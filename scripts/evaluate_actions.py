@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from measuring import cell, dictated, markdown, read_face, run, save
+from measuring import cell, dictated, judged, markdown, read_face, run, save
 
 from talkface.errors import TalkfaceError
 from talkface.experts.face_backends import MEDIAPIPE_TO_68
@@ -180,8 +180,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("faces", nargs="+", help="picture files, films (their first frame), or the word astronaut")
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
+    judged(parser)
     add("--guide", nargs="+", default=["warp", "refined"], choices=["none", "warp", "refined"])
     add(
         "--limit",
@@ -191,9 +190,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--sheet", nargs="+", metavar="NAME", help="pictures of the contact sheets (default: all)")
     add("--out", type=Path, default=Path("runs/actions"), help="tables, JSON and contact sheets")
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--precision", default="auto")
     return parser.parse_args(argv)
 
 

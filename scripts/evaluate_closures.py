@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from forced_alignment import Phone, align, grid_sentence
-from measuring import FILMS, cell, files_in, markdown, positive, run, save
+from measuring import FILMS, cell, files_in, judged, markdown, positive, run, save
 
 from talkface.experts.judges import MediaPipeJudge
 from talkface.media import Audio, open_video, read_audio
@@ -84,8 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         required=True,
         help="folder of GRID films, or of films with NAME.txt beside each",
     )
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
+    judged(parser)
     add(
         "--guide",
         nargs="+",
@@ -95,9 +94,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--clips", type=positive, metavar="N", help="only the first N films")
     add("--sentences", type=int, default=6, metavar="N", help="synthetic ones; 0 for none (default: 6)")
     add("--out", type=Path, default=Path("runs/closures"))
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--precision", default="auto")
     return parser.parse_args(argv)
 
 

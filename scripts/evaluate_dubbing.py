@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from dubbed_films import GUIDES, Film, dub, read_film
-from measuring import FILMS, files_in, markdown, mean_cell, positive, run, save
+from measuring import FILMS, files_in, judged, markdown, mean_cell, positive, run, save
 
 from talkface.errors import TalkfaceError
 from talkface.experts.judges import MediaPipeJudge
@@ -129,8 +129,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--films", type=Path, required=True, help="folder of films with sound, one speaking face each")
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
+    judged(parser)
     add("--also", nargs="+", default=[], metavar="NAME=PATH", help="more bundles, a row each")
     add("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     add("--lpips-backbone", type=Path, metavar="FILE", help="AlexNet weights; without it torchvision's cache")
@@ -143,9 +142,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=Path("runs/dubbing"),
         help="tables, results.json and the films that were made",
     )
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--precision", default="auto")
     return parser.parse_args(argv)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import FILMS, files_in, run
+from measuring import FILMS, files_in, judged, run
 
 from talkface.experts.judges import LipCurve, MediaPipeJudge
 from talkface.media import VideoWriter, open_video, read_audio, write_image
@@ -163,8 +163,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--films", type=Path, required=True, help="folder of films with sound, one speaking face each")
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
+    judged(parser)
     add("--out", type=Path, default=Path("runs/grid"), help="films, table.md and results.json go here")
     add("--mode", default="windowed", choices=["windowed", "autoregressive"])
     add("--motion", choices=["none", "subtle", "lively"], help="default: the pipeline's")
@@ -172,10 +171,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--num-inference-steps", type=int, help="default: the bundle's")
     add("--guidance-scale", type=float, help="default: the bundle's")
     add("--batch-size", type=int, help="default: the pipeline's")
-    add("--seed", type=int, default=0)
     add("--max-lag", type=int, default=3, help="frames (default: 3)")
-    add("--device", default="auto")
-    add("--precision", default="auto")
     add("--floors-only", action="store_true", help="only judge the real films; needs no bundle")
     return parser.parse_args(argv)
 

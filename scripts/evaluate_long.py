@@ -36,7 +36,7 @@ from long_film import (
     table,
     write_wav,
 )
-from measuring import FILMS, files_in
+from measuring import FILMS, files_in, judged
 from peak_memory import peak_memory
 
 from talkface.checkpoint import bundle_folder, load_bundle
@@ -157,14 +157,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--films", type=Path, required=True, help="folder of films with sound, one speaking face each")
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
+    judged(parser)
     add("--minutes", type=float, default=10, help="length of the sound, 0.25 to 60 (default: 10)")
     add("--out", type=Path, default=Path("runs/long"), help="everything goes here")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--lpips-backbone", type=Path, help="AlexNet weights; without it torchvision's cache")
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--precision", default="auto")
     return parser.parse_args(argv)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from evaluate_actions import face_tile
 from long_film import RATE, write_wav
-from measuring import cell, files_in, markdown, mean_cell, read_face, run, save
+from measuring import cell, files_in, judged, markdown, mean_cell, read_face, run, save
 
 from talkface.conditioning.audio import interpolate_features
 from talkface.errors import TalkfaceError
@@ -123,18 +123,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("faces", nargs="+", help="picture files, films (their first frame), or the word astronaut")
     add("--speech", type=Path, required=True, help="folder of at least 2 sounds of clean speech")
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
+    judged(parser)
     add("--snr", type=float, default=10.0, help="dB (default: 10)")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
     add("--guide", choices=["none", "warp", "refined"], help="default: the bundle's")
     add("--motion", default="none", choices=["none", "subtle", "lively"], help="of the head (default: none)")
     add("--noise", nargs="+", default=["pink", "babble"], choices=["pink", "babble"])
     add("--seconds", type=float, default=60.0, help="longest part of each sound (default: 60)")
     add("--no-films", action="store_true", help="ask the sound encoder only, which is quick")
     add("--out", type=Path, default=Path("runs/noise"), help="sounds, films, contact sheets, table")
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--precision", default="auto")
     return parser.parse_args(argv)
 
 

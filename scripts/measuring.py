@@ -36,6 +36,16 @@ def positive(text: str) -> int:
     return number
 
 
+def judged(parser: argparse.ArgumentParser) -> None:
+    """The options of every script that makes films with a bundle and has them judged."""
+    add = parser.add_argument
+    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
+    add("--bundle", default="default", help="bundle name or folder (default: default)")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto")
+    add("--precision", default="auto")
+
+
 def files_in(folder: Path, suffixes: set[str], option: str, least: int = 1) -> list[Path]:
     """The files of a folder with these suffixes, sorted. Raises: TalkfaceError: no folder, or too few files."""
     if not folder.is_dir():

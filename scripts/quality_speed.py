@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from dubbed_films import Film, dub, read_film
-from measuring import FILMS, cell, files_in, markdown, mean_cell, positive, run, save
+from measuring import FILMS, cell, files_in, judged, markdown, mean_cell, positive, run, save
 
 from talkface.errors import TalkfaceError, require
 from talkface.experts.judges import MediaPipeJudge
@@ -72,8 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--films", type=Path, required=True, help="folder of films with sound, one speaking face each")
-    add("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
-    add("--bundle", default="default", help="bundle name or folder (default: default)")
+    judged(parser)
     add("--steps", type=positive, nargs="+", default=[1, 2, 4, 8, 20])
     add("--clips", type=positive, default=3, help="only the first N films (default: 3)")
     add("--max-frames", type=positive, default=75)
@@ -85,9 +84,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--no-lpips", action="store_true")
     add("--figure", type=Path, default=Path("docs/quality_speed.svg"), help=".svg or .png")
     add("--out", type=Path, default=Path("runs/quality_speed"))
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--precision", default="auto")
     return parser.parse_args(argv)
 
 
