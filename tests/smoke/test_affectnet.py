@@ -34,7 +34,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rendered_faces(folder: Path) -> None:
-    """A folder as AffectNet is distributed: two rendered people, eight emotions each; a repeated row, a label left out."""
+    """AffectNet as distributed: two rendered people, eight emotions each, a repeated row, a label left out."""
     head = HeadModel.load()
     actions = torch.from_numpy(np.stack([emotion_actions(label, 1.0) for label in range(len(EMOTIONS))]))
     for person, table in enumerate(("training", "validation")):
