@@ -173,9 +173,10 @@ class Guide:
             source: T photographs or one.
             actions: (T, 52) in [0, 1]: the wanted expression, not a change of the photograph's.
             pose: T heads or one, whose rotation, scale and translation are taken, in the pixels of the result.
-            canvas: (T, 3, S, S) in [-1, 1], S as in `source`: what shows where no mesh is.
+            canvas: (T or 1, 3, S, S) in [-1, 1], S as in `source`: what shows where no mesh is.
         """
         count, size = len(actions), canvas.shape[-1]
+        canvas = canvas.expand(count, -1, -1, -1)
         shaped = self._shape(source.fitted.identity.expand(count, -1), actions)
         whole = FittedHead(
             *(getattr(pose, name).expand(count, *getattr(pose, name).shape[1:]) for name in _POSE)

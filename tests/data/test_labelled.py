@@ -23,6 +23,7 @@ from talkface.data.emotion_modules import AffectNetDataModule, EmotionDataModule
 from talkface.data.labelled import LabelledPictures, spread
 from talkface.data.latents import LatentStore, compute_latents
 from talkface.errors import TalkfaceError
+from talkface.head import ACTIONS
 from talkface.media import to_tensor
 from talkface.networks.vqgan import VQGAN
 
@@ -206,3 +207,36 @@ def test_mistakes_are_named(pictures_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TalkfaceError, match="finder: 'mine'; allowed bundled"):
         AffectNetDataModule(str(tmp_path / "out"), raw=str(tmp_path), finder="mine").prepare_data()
     assert AffectNetRecipe().size == 128
+
+
+def test_truth_comes_with_its_picture_and_turns_with_it(tmp_path: Path) -> None:
+    writer = CorpusWriter(tmp_path, name="g", licence="CC0-1.0", source="tests", fps=25, image_size=16)
+    left, right = (ACTIONS.index(f"mouthSmile{side}") for side in ("Left", "Right"))
+    with writer.shard("train-0") as shard:
+        for number in range(4):
+            image = np.full((16, 16, 3), 20, np.uint8)
+            image[:, :8] += 60
+            actions = np.zeros((1, 52), np.float32)
+            actions[0, left] = 0.1 * number
+            truth = {
+                "landmarks": np.zeros((1, 68, 2), np.float32),
+                "actions": actions,
+                "intensity": np.array([0.2 * number], np.float32),
+            }
+            data = cv2.imencode(".jpg", image)[1].tobytes()
+            shard.add(Clip(f"c{number}", "train", f"p{number}", [data], truth=truth, emotion=1))
+    writer.finish(["train-0"])
+    items = LabelledPictures(
+        Corpus(tmp_path, "train"), image_size=16, mirror=True, truth=("actions", "intensity")
+    )
+    flips = 0
+    for key in range(40):
+        item = items[key]
+        flipped = bool(item["images"][0, 8, 2] < item["images"][0, 8, 13])
+        flips += flipped
+        assert item["intensity"] == pytest.approx(0.2 * (key % 4))
+        assert item["actions"][right if flipped else left] == pytest.approx(0.1 * (key % 4))
+        assert item["actions"][left if flipped else right] == 0
+    assert 5 < flips < 35
+    with pytest.raises(TalkfaceError, match="truth: \\['voice'\\]; allowed actions, intensity"):
+        LabelledPictures(Corpus(tmp_path, "train"), truth=("voice",))

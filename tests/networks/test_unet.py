@@ -251,3 +251,32 @@ def test_inputs_that_do_not_fit_are_refused():
         network(x, timesteps, conditioning(condition.context, condition.concat, condition.embedding[:, 1:]))
     with pytest.raises(TalkfaceError, match=r"7 x 8; allowed: multiples of 2"):
         network(x[:, :, 1:], timesteps, conditioning(condition.context, condition.concat[:, :, 1:]))
+
+
+def test_folded_positions_come_back_to_their_place():
+    """With patch_size 2 a network of one 1 x 1-like layer would see each square as channels: the far end of the
+    picture must not matter to a position that no convolution reaches."""
+    torch.manual_seed(0)
+    network = UNet(
+        in_channels=4, out_channels=3, model_channels=16, channel_mult=(1,), num_res_blocks=1,
+        attention_downsamples=(), image_size=64, patch_size=2,
+    )  # fmt: skip
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    assert network.size_divisor == 2
+    x = torch.randn(1, 3, 64, 64)
+    inputs = conditioning(concat=torch.randn(1, 1, 64, 64))
+    with torch.no_grad():
+        made = network(x, torch.tensor([3]), inputs)
+        x[0, :, 0, 0] += 1.0
+        change = (network(x, torch.tensor([3]), inputs) - made).abs().amax(dim=(0, 1))
+    assert made.shape == (1, 3, 64, 64)
+    # group norm spreads a little everywhere; the convolutions reach some positions only
+    assert change[:4, :4].min() > 20 * change[40:, 40:].max()
+
+
+def test_a_fold_that_does_not_fit_is_refused():
+    with pytest.raises(TalkfaceError, match="image_size: 30; allowed: a multiple of 4"):
+        UNet(
+            in_channels=3, out_channels=3, model_channels=16, channel_mult=(1, 2), image_size=30, patch_size=2
+        )
