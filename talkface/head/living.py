@@ -144,7 +144,8 @@ class LivingPhotograph:
         """
         # the head's x axis points to the picture's right and y up: a nod turns y towards z
         coefficients = np.concatenate([rotation, shift, actions]).astype(np.float32)
-        field: np.ndarray = np.tensordot(coefficients, self._fields, axes=1)
+        used = np.flatnonzero(coefficients)  # of all actions a moment has a few
+        field: np.ndarray = np.tensordot(coefficients[used], self._fields[used], axes=1)
         return field
 
     def __call__(

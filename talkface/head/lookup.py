@@ -49,6 +49,7 @@ def _cubic(image: Tensor, places: Tensor) -> Tensor:
         return image.new_zeros(0, len(image))
     at = 0.5 * image.shape[-1] * (places.float() + 1.0) - 0.5
     table = F.pad(at, (0, 0, 0, -count % _TABLE)).view(-1, _TABLE, 2)
-    picture = image.float().permute(1, 2, 0).contiguous()
-    found = cv2.remap(picture.numpy(), table.numpy(), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    x, y = table.numpy()[..., 0], table.numpy()[..., 1]
+    picture = image.float().permute(1, 2, 0).contiguous().numpy()
+    found = cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy(found).view(-1, len(image))[:count].to(image)

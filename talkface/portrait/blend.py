@@ -282,7 +282,9 @@ class PlaceOfCrop:
             return kept
         moved = self._to_frame(flow)
         at = moved[:, :, :2] @ self._back[:, :2].T.astype(np.float32) + self._places
-        carried: np.ndarray = cv2.remap(detail, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        carried: np.ndarray = cv2.remap(
+            detail, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
         carried *= (1.0 - share) * moved[:, :, 2:]
         carried += share * detail
         return carried
