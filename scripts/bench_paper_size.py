@@ -161,7 +161,7 @@ def middle(runs: Sequence[Parts]) -> Parts:
     return Parts(*(median(values) for values in zip(*map(astuple, runs), strict=True)))
 
 
-def table(thesis: Parts, ours: dict[Variant, Parts], steps: Sequence[int] = (4, 8, 10, 20)) -> str:
+def table(thesis: Parts, ours: dict[Variant, Parts], steps: Sequence[int] = (1, 4, 8, 10, 20)) -> str:
     """Markdown: the parts, then whole frames and how many times faster than the thesis's procedure."""
 
     def kind(variant: Variant) -> str:
