@@ -27,8 +27,9 @@ _EXPRESSIVE = _columns(
 )
 _SMILE = _columns("mouthSmile")
 _STRENGTH = np.ones(len(ACTIONS), dtype=np.float32)  # of the head's own actions in a full one as ARKit has it
-_STRENGTH[_SMILE], _STRENGTH[_INDEX["mouthPucker"]] = 1.4, 1.2
-_NEUTRAL = 0.2  # of an expressive action is how a face is built; more is an expression
+_STRENGTH[_SMILE], _STRENGTH[_INDEX["mouthPucker"]] = 1.45, 1.2
+# so much of an expressive action may be how a face is built; more is expression, and a strong one hides the build
+_NEUTRAL, _STRONG = 0.2, (0.4, 0.8)
 _EAGER = 2.5  # closures told from sound are weaker than those of the corpus
 _PARTED = 0.5  # of an emotion's opening of the mouth is left to one who speaks: more would hide the speech
 _CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
@@ -63,7 +64,9 @@ def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     result is in units of the head and reaches `_STRENGTH`.
     """
     build = rest.copy()
-    build[:, _EXPRESSIVE] = np.minimum(build[:, _EXPRESSIVE], _NEUTRAL)
+    shown = build[:, _EXPRESSIVE]
+    hidden = np.clip((shown - _STRONG[0]) / (_STRONG[1] - _STRONG[0]), 0.0, 1.0)
+    build[:, _EXPRESSIVE] = np.minimum(shown, _NEUTRAL) * (1.0 - hidden)
     keep = _yielding(actions)
     keep[:, _SPREADING] = 1.0 - np.clip(actions[:, [_INDEX["mouthPucker"]]] / 0.8, 0.0, 1.0)
     keep[:, _INDEX["mouthPucker"]] = 1.0 - np.clip(actions[:, _SMILE].mean(1) / 0.5, 0.0, 1.0)

@@ -37,12 +37,13 @@ def test_a_pucker_takes_the_smile_back(actions):
 
 
 def test_commands_take_the_place_of_an_expression(actions):
-    smiling = actions(mouthSmile=0.9).numpy()
+    smiling, wide = actions(mouthSmile=0.9).numpy(), actions(mouthSmile=0.3).numpy()
     silent, smile, pucker = (
         commanded(actions(**told).numpy(), smiling)[0]
         for told in ({}, {"mouthSmile": 1.0}, {"mouthPucker": 1.0})
     )
-    assert silent[SMILE] == pytest.approx(0.2) and pucker[SMILE] == 0.0
+    assert silent[SMILE] == 0.0 and pucker[SMILE] == 0.0
+    assert commanded(actions().numpy(), wide)[0, SMILE] == pytest.approx(0.2), "how the face is built"
     assert smile[SMILE] > 1.0 and pucker[ACTIONS.index("mouthPucker")] > 1.0
 
 

@@ -77,7 +77,10 @@ def test_frames_do_not_depend_on_their_company(photograph, actions):
 
 def test_one_canvas_serves_all_frames(photograph, actions):
     _, _, guide, picture, points, fitted = photograph
-    source, wanted = guide.source(picture, fitted, points), torch.cat([actions(jawOpen=j) for j in (0.1, 0.4)])
+    source, wanted = (
+        guide.source(picture, fitted, points),
+        torch.cat([actions(jawOpen=j) for j in (0.1, 0.4)]),
+    )
     one, many = (guide(source, wanted, fitted, canvas) for canvas in (picture, picture.expand(2, -1, -1, -1)))
     assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
 
