@@ -27,7 +27,7 @@ _EXPRESSIVE = _columns(
 )
 _SMILE = _columns("mouthSmile")
 _STRENGTH = np.ones(len(ACTIONS), dtype=np.float32)  # of the head's own actions in a full one as ARKit has it
-_STRENGTH[_SMILE], _STRENGTH[_INDEX["mouthPucker"]] = 1.45, 1.2
+_STRENGTH[_SMILE], _STRENGTH[_INDEX["mouthPucker"]] = 1.55, 1.2
 # so much of an expressive action may be how a face is built; more is expression, and a strong one hides the build
 _NEUTRAL, _STRONG = 0.2, (0.4, 0.8)
 _EAGER = 2.5  # closures told from sound are weaker than those of the corpus
