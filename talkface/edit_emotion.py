@@ -259,7 +259,8 @@ def _figure(
     columns = []
     shown = ""
     for value in values:
-        edited = next(pipeline([face], targets, source=source, settings=replace(base, **{name: value})))
+        changed: dict[str, Any] = {name: value}
+        edited = next(pipeline([face], targets, source=source, settings=replace(base, **changed)))
         columns.append([one.face for one in edited])
         shown = edited[0].source.text
     rows = [[face.crop.image, *(column[row] for column in columns)] for row in range(len(targets))]

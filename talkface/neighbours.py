@@ -14,6 +14,7 @@ from talkface.errors import TalkfaceError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 PIXEL_SIZE = 64
@@ -118,12 +119,14 @@ def _neighbours(options: argparse.Namespace) -> int:
     return 0
 
 
-def feature_space(options: argparse.Namespace, device: object) -> tuple[Callable[[Tensor], Tensor], int]:
+def feature_space(
+    options: argparse.Namespace, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], int]:
     """(pictures (B, 3, S, S) in [-1, 1] -> vectors (B, D), S). Raises: TalkfaceError: no weights for it."""
     if options.features == "lpips":
         from talkface.experts.vision import LPIPS
 
-        return LPIPS("alex", options.lpips_backbone).to(device).embed, PIXEL_SIZE  # type: ignore[arg-type]
+        return LPIPS("alex", options.lpips_backbone).to(device).embed, PIXEL_SIZE
     from talkface.checkpoint import bundle_folder, load_bundle, read_description
 
     described = read_description(bundle_folder(options.bundle))
@@ -132,7 +135,7 @@ def feature_space(options: argparse.Namespace, device: object) -> tuple[Callable
             f"--features: classifier; the bundle {options.bundle} has none; allowed is --features lpips "
             "(with --lpips-backbone), or another --bundle"
         )
-    bundle = load_bundle(options.bundle, device, parts=["classifier"])  # type: ignore[arg-type]
+    bundle = load_bundle(options.bundle, device, parts=["classifier"])
     classifier = bundle.part("classifier")
     # what it computes before it decides tells pictures apart, its eight probabilities hardly do
     return getattr(classifier, "features", classifier), int(bundle.meta.get("image_size", 128))
@@ -197,9 +200,9 @@ def as_pixels(pictures: list[np.ndarray]) -> Tensor:
     return to_tensor(np.stack([square(picture, "", PIXEL_SIZE) for picture in pictures])).flatten(1)
 
 
-def _embedded(embed: Callable[[Tensor], Tensor], pictures: list[np.ndarray], device: object) -> Tensor:
+def _embedded(embed: Callable[[Tensor], Tensor], pictures: list[np.ndarray], device: torch.device) -> Tensor:
     import numpy as np
 
     from talkface.media import to_tensor
 
-    return embed(to_tensor(np.stack(pictures)).to(device)).float().flatten(1).cpu()  # type: ignore[call-overload]
+    return embed(to_tensor(np.stack(pictures)).to(device)).float().flatten(1).cpu()

@@ -245,11 +245,14 @@ def tiny_editing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     network = specs["network"]["init_args"]
     network |= {"in_channels": 3, "context_dim": None, "embedding_dim": 24}
+    specs["first_stage"]["init_args"]["codebook_size"] = None  # a codebook would round small changes away
     generator = torch.Generator().manual_seed(7)
-    for name, strength in (("network", 0.1), ("conditioner", 3.0)):
+    for name, strength in (("first_stage", 0.1), ("network", 0.1), ("conditioner", 3.0)):
         parts[name] = instantiate(specs[name])
         for parameter in parts[name].parameters():
             parameter.data = strength * torch.randn(parameter.shape, generator=generator)
+    parts["network"].out[2].weight.data *= 20.0
+    parts["first_stage"].decoder.conv_out.weight.data *= 5.0
     kept = ("first_stage", "network", "conditioner")
     meta = {
         name: TINY_META[name] for name in ("image_size", "schedule", "prediction_type", "emotions", "licence")

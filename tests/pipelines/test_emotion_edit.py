@@ -46,7 +46,7 @@ def pipeline(bundle: Bundle, drawn_face_finder) -> EmotionEditPipeline:
 def squares(pipeline: EmotionEditPipeline) -> list[Face]:
     """Three aligned pictures of 64 pixels: smooth, so that the resampling of the pipeline costs nothing."""
     ramps = np.linspace(30, 220, 64)[None, :, None] * np.array([1.0, 0.8, 0.6])
-    pictures = [np.clip(ramps * share, 0, 255) for share in (0.3, 0.6, 1.0)]
+    pictures = [np.clip(ramps * share, 0, 255) for share in (0.3, 0.6, 1.5)]
     whole = [np.broadcast_to(p, (64, 64, 3)).astype(np.uint8).copy() for p in pictures]
     return [pipeline.cut(picture, aligned=True) for picture in whole]
 
@@ -111,27 +111,23 @@ def test_targets_share_an_inversion_and_come_out_as_alone(
 def test_there_and_back_is_nearly_the_picture(
     pipeline: EmotionEditPipeline, squares: list[Face], solver: str
 ) -> None:
-    """With many steps the cycle under one expression is the first stage; with an expression changed it is not."""
-    images = pipeline.images(squares)
-    settings = EditSettings(num_inference_steps=60, guidance_scale=1.0, solver=solver, strength=300)
-    made = pipeline.reconstruct(images, source="sad", settings=settings)
-    assert float(psnr(made["cycle"], made["first_stage"]).min()) > 35
-    changed = pipeline.editor.edit(
-        pipeline.encode(images),
-        [pipeline.expression("sad")] * 3,
-        [pipeline.expression("happy")] * 3,
-        settings,
+    """In latents, which the codebook has not rounded: under one expression little is lost, under two much changes."""
+    latents = pipeline.encode(pipeline.images(squares[:2]))
+    settings = EditSettings(num_inference_steps=25, guidance_scale=1.0, solver=solver, strength=300)
+    sad, happy = pipeline.expression("sad"), pipeline.expression("happy")
+    noisy = pipeline.editor.invert(latents, [sad] * 2, settings)
+    lost, changed = (
+        float((pipeline.editor.denoise(noisy, [told] * 2, settings) - latents).square().mean().sqrt())
+        for told in (sad, happy)
     )
-    assert float(psnr(pipeline.decode(changed), made["first_stage"]).max()) < 35
+    assert lost < 0.2 * changed
 
 
 def test_guidance_zero_forgets_the_target_and_one_is_the_target_alone(
     pipeline: EmotionEditPipeline, squares: list[Face]
 ) -> None:
     def made(to: str, scale: float) -> np.ndarray:
-        return edited(
-            pipeline, squares[:1], to, guidance_scale=scale, inversion_guidance_scale=1.0, source="sad"
-        )[0]
+        return edited(pipeline, squares[:1], to, "sad", guidance_scale=scale, inversion_guidance_scale=1.0)[0]
 
     assert np.array_equal(made("happy", 0.0), made("angry", 0.0))
     assert np.array_equal(made("happy", 0.0), made("none", 1.0))
@@ -193,7 +189,9 @@ def test_auto_without_a_classifier_says_what_to_give(pipeline: EmotionEditPipeli
 
 
 def test_a_bundle_without_emotions_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(TalkfaceError, match=r"edits no expressions: its network is told audio, emotion, frames"):
+    with pytest.raises(
+        TalkfaceError, match=r"edits no expressions: its network is told audio, emotion, frames"
+    ):
         EmotionEditPipeline(load_bundle(tiny_bundle), "fp32")
 
 
@@ -208,9 +206,13 @@ def test_a_photograph_keeps_its_own_pixels_where_nothing_changed(
     face = pipeline.cut(draw_faces(160, 240, [(60, 20, 128)]))
     from talkface.portrait.crop import AlignedCrop
 
-    face = replace(face, picture=picture, crop=AlignedCrop.from_matrix(picture, face.crop.matrix, face.crop.size))
+    face = replace(
+        face, picture=picture, crop=AlignedCrop.from_matrix(picture, face.crop.matrix, face.crop.size)
+    )
     assert face.faces == 1 and face.crop.size % 32 == 0 and face.crop.size > 32
-    strong = next(iter(pipeline([face], ["happy"], source="sad", settings=replace(FEW, guidance_scale=9.0))))[0]
+    strong = next(iter(pipeline([face], ["happy"], source="sad", settings=replace(FEW, guidance_scale=9.0))))[
+        0
+    ]
     changed = (strong.image != picture).any(axis=2)
     assert changed.any() and strong.face.shape == (face.crop.size, face.crop.size, 3)
     assert not changed[:, :40].any() and not changed[:, 215:].any()
