@@ -9,7 +9,7 @@ the processor worked. All network calls of a procedure cost the same: a few are 
 encode + 80 x median call + decode.
 
 The thesis's procedure is written anew here: float32, attention by separate products, channels first, one picture at a
-time. Its code puts both branches of guidance into one batch; two calls are shown beside it. Ours is the pipeline itself:
+time. Its code puts both branches of guidance into one batch; two calls are shown beside it. Ours is the pipeline:
 fused attention, channels last, both branches and `group` pictures in a batch, bfloat16 where asked; it decodes twice,
 since it shows differences.
 
@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from types import MethodType
@@ -132,7 +133,7 @@ class Thesis:
         encoded = now()
         times = [0, *editing_timesteps(STEPS, 500).tolist()]
         spent = []
-        for before, after in zip(times[:calls], times[1 : calls + 1], strict=True):
+        for before, after in pairwise(times[: calls + 1]):
             begun = now()
             eps = self.noise(x, after, 0, double)
             a, b = self.levels[before], self.levels[after]

@@ -136,9 +136,11 @@ def feature_space(
             "(with --lpips-backbone), or another --bundle"
         )
     bundle = load_bundle(options.bundle, device, parts=["classifier"])
-    classifier = bundle.part("classifier")
+    classifier, size = bundle.part("classifier"), int(bundle.meta.get("image_size", 128))
     # what it computes before it decides tells pictures apart, its eight probabilities hardly do
-    return getattr(classifier, "features", classifier), int(bundle.meta.get("image_size", 128))
+    return (lambda images: classifier.read(images).features) if hasattr(
+        classifier, "read"
+    ) else classifier, size
 
 
 class TrainingPictures:

@@ -198,7 +198,7 @@ def test_a_bundle_without_emotions_is_refused(tiny_bundle: Path) -> None:
 def test_a_photograph_keeps_its_own_pixels_where_nothing_changed(
     pipeline: EmotionEditPipeline, draw_faces: Callable[..., np.ndarray]
 ) -> None:
-    """Far from the face nothing changes; with the target told nothing and no steps to speak of, hardly anything does."""
+    """Far from the face nothing changes; where the network changes hardly anything, the picture's noise stays."""
     picture = draw_faces(160, 240, [(60, 20, 128)])
     noise = np.random.default_rng(0).integers(-20, 20, picture.shape)
     picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
