@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from talkface import cli
 from talkface.experts import faces
@@ -267,6 +268,22 @@ def test_neighbours_of_a_copy_are_found(verb, tmp_path: Path) -> None:
     options = ("--images", made, "--training", training)
     refused(verb("neighbours", *options), "--features", "lpips")
     refused(verb("neighbours", "--images", made, "--training", "nowhere"), "--training", "no folder")
+    torchvision, _ = pytest.importorskip("torchvision"), pytest.importorskip("lpips")
+    features = torchvision.models.alexnet(weights=None).features.state_dict()
+    backbone = tmp_path / "alexnet.safetensors"
+    save_file({f"features.{name}": value for name, value in features.items()}, backbone)
+    lpips = ("--features", "lpips", "--lpips-backbone", str(backbone), "--num", "2")
+    code, errors, out = verb("neighbours", *options, *lpips)
+    assert code == 0, errors
+    copy, other = (line.split() for line in verb.printed.splitlines()[1:3])
+    assert copy == ["3.png", "0.00", "3.png", "0.0000", "3.png"]
+    assert other[0] == "8.png" and float(other[1]) > 5
+    sheet, cell = read_image(out), 64 + 2
+    assert sheet.shape[1] == 5 * cell - 2  # picture, two in pixels, two in features
+    top = sheet.shape[0] - 2 * cell + 2
+    row = [sheet[top : top + 64, column * cell : column * cell + 64] for column in range(4)]
+    assert np.array_equal(row[0], row[1]) and np.array_equal(row[0], row[3])
+    assert not np.array_equal(row[0], row[2])
 
 
 def test_help_of_each_verb(capsys: pytest.CaptureFixture[str]) -> None:
