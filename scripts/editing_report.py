@@ -43,7 +43,7 @@ class Rows:
             for line in self.path.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                except ValueError:  # the last line of an interrupted run
+                except ValueError:  # empty, or cut short by an interruption
                     continue
                 self.cells[row["cell"]][row["picture"], row["target"]] = row
 
@@ -66,8 +66,9 @@ class Rows:
         new = [
             row | {"cell": name} for row in rows if (row["picture"], row["target"]) not in self.cells[name]
         ]
+        # a line break first: an interrupted run may have left half a line
         with self.path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in new))
+            file.write("".join("\n" + json.dumps(row) for row in new))
         for row in new:
             self.cells[name][row["picture"], row["target"]] = row
 

@@ -215,11 +215,15 @@ class Table:
 def figures(
     options: argparse.Namespace, pipeline: EmotionEditPipeline, table: Table, corpus: Corpus
 ) -> list[str]:
-    """Write the pictures; their names. Targets x scales and x strengths for one face, faces x targets."""
+    """Write the pictures; their names. Targets x scales and x strengths for one face, faces x targets.
+
+    They show what a user gets: the change laid over the picture.
+    """
     folder = options.out.parent
     folder.mkdir(parents=True, exist_ok=True)
     faces = next(batches(corpus, pipeline.image_size, options.figures, options.figures))
     latents = pipeline.encode(faces.images)
+    rest = faces.images - pipeline.decode(latents).cpu()
     sources = [single(label, pipeline.emotions) for label in faces.labels]
     shown = to_uint8(faces.images)
 
@@ -227,7 +231,8 @@ def figures(
         """For each target, uint8 (N, S, S, 3)."""
         noisy = pipeline.editor.invert(latents[row], sources[row], settings)
         told = [[single(target, pipeline.emotions)] * len(noisy) for target in table.targets]
-        return [to_uint8(pipeline.decode(pipeline.editor.denoise(noisy, one, settings))) for one in told]
+        made = (pipeline.decode(pipeline.editor.denoise(noisy, one, settings)).cpu() for one in told)
+        return [to_uint8(images + rest[row]) for images in made]
 
     names = [pipeline.emotions[target] for target in table.targets]
     written = []
