@@ -3,8 +3,9 @@
 The thesis's section 4.4 (arXiv 2308.03183): the picture's latents are inverted to noise with the label of what the face
 shows, and denoised with the label of what it should show. Life of a picture: find the face and cut it out, several
 times as large as the network's pictures; encode a small copy; classify it, unless the source is given; invert, denoise,
-decode; lay what changed (decoded result minus decoded original, so that what the first stage loses cancels) over the
-large crop; paste that back. Where nothing changed the photograph's own pixels stay.
+decode; lay what changed (decoded result minus decoded original, so that what the first stage loses cancels; of changes
+of hue, away from the mouth, a part) over the large crop; paste that back. Where nothing changed the photograph's own
+pixels stay.
 
 What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for `emotion` and perhaps `actions`) and,
 in `meta`, `image_size`, `schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] ->
@@ -31,9 +32,10 @@ from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast, choose_device, choose_precision, fast_layout
 from talkface.pipelines.expression import Expression, parse_expression, single
 from talkface.pipelines.face_guide import crop_factor
+from talkface.pipelines.face_painter import keep_colours
 from talkface.pipelines.latent_editing import EditSettings, LatentEditor, blend_expressions, slerp
 from talkface.pipelines.sources import find_in_picture
-from talkface.portrait.blend import face_mask, paste
+from talkface.portrait.blend import face_mask, mouth_area, paste
 from talkface.portrait.crop import AlignedCrop, alignment_matrix
 
 if TYPE_CHECKING:
@@ -334,7 +336,9 @@ class EmotionEditPipeline:
         self, face: Face, edited: Tensor, plain: Tensor, source: Expression, target: Expression
     ) -> EditedPicture:
         size = (face.crop.size, face.crop.size)
-        change = F.interpolate((edited - plain).cpu(), size=size, mode="bicubic", align_corners=False)
+        free = torch.from_numpy(mouth_area(self.image_size))[None, None]
+        change = keep_colours((edited - plain).cpu(), free)
+        change = F.interpolate(change, size=size, mode="bicubic", align_corners=False)
         crop = to_uint8(to_tensor(face.crop.image) + change)[0]
         image = paste(face.picture, crop, face.crop, face.mask)
         return EditedPicture(image, crop, to_uint8(edited)[0], source, target)

@@ -92,6 +92,13 @@ def face_mask(size: int) -> np.ndarray:
     return _ramp(0.48 * (1 - np.sqrt(across**2 + down**2)), 2 * FEATHER).astype(np.float32)
 
 
+def mouth_area(size: int) -> np.ndarray:
+    """float32 (size, size) in [0, 1]: where an opened mouth may show teeth and tongue, with soft edges."""
+    x, y = _centres(size)
+    across, down = (x - 0.5) / 0.22, (y - 0.71) / 0.17
+    return _ramp(0.2 * (1 - np.sqrt(across**2 + down**2)), FEATHER).astype(np.float32)
+
+
 def colour_ring(size: int) -> np.ndarray:
     """bool (size, size): skin of nose and upper cheeks on both sides of the upper edge of generation.
 
