@@ -302,7 +302,7 @@ def test_areas_of_an_edited_face(size: int) -> None:
     """The face is shown in full from brows to chin and fades out at the border; the mouth lies within it."""
     face, mouth = face_mask(size), mouth_area(size)
     assert face.shape == mouth.shape == (size, size) and face.dtype == mouth.dtype == np.float32
-    assert 0 <= min(face.min(), mouth.min()) and max(face.max(), mouth.max()) <= 1
+    assert min(face.min(), mouth.min()) >= 0 and max(face.max(), mouth.max()) <= 1
     for x, y in ((0.5, 0.5), (0.3, 0.28), (0.7, 0.28), (0.5, 0.8)):
         assert face[int(y * size), int(x * size)] > 0.95
     assert face[0].max() < 0.05 and face[-1].max() < 0.05 and face[:, 0].max() < 0.05
