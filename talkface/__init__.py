@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["TalkfaceError", "TalkingFacePipeline", "__version__"]
+__all__ = ["EmotionEditPipeline", "TalkfaceError", "TalkingFacePipeline", "__version__"]
 
 if TYPE_CHECKING:
     from talkface.errors import TalkfaceError
+    from talkface.pipelines.emotion_edit import EmotionEditPipeline
     from talkface.pipelines.talking_face import TalkingFacePipeline
 
 
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> object:
         from talkface.pipelines.talking_face import TalkingFacePipeline
 
         return TalkingFacePipeline
+    if name == "EmotionEditPipeline":
+        from talkface.pipelines.emotion_edit import EmotionEditPipeline
+
+        return EmotionEditPipeline
     if name == "TalkfaceError":
         from talkface.errors import TalkfaceError
 

@@ -18,9 +18,13 @@ from typing import NoReturn
 
 from talkface import __version__
 from talkface.arguments import add_liveliness, check_input, check_output, frame_rate, number, whole
+from talkface.edit_emotion import add_edit_emotion
 from talkface.errors import TalkfaceError
 from talkface.importers.command import add_import_checkpoint
+from talkface.interpolate import add_interpolate
 from talkface.live import add_stream
+from talkface.neighbours import add_neighbours
+from talkface.reconstruct import add_reconstruct
 from talkface.sample_images import add_sample_images
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
@@ -86,6 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sample_video(verbs)
     add_stream(verbs)
     add_sample_images(verbs)
+    add_edit_emotion(verbs)
+    add_interpolate(verbs)
+    add_reconstruct(verbs)
+    add_neighbours(verbs)
     doctor = verbs.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
     doctor.add_argument("--bundle", metavar="NAME|PATH", action="append", help="also check this bundle")
     doctor.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -225,3 +225,43 @@ def tiny_emotion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "# Tiny",
         meta,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_editing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle that edits 32-pixel faces: told emotions and facial actions; no classifier."""
+    from talkface.checkpoint import instantiate
+
+    parts, specs = tiny_parts()
+    told = {
+        "emotion": ("EmotionConditioner", {"num_classes": 8, "dim": 16, "fills": "embedding"}),
+        "actions": ("ActionConditioner", {"dim": 8}),
+    }
+    specs["conditioner"]["init_args"] = {
+        "conditioners": {
+            name: {"class_path": f"talkface.conditioning.face.{kind}", "init_args": arguments}
+            for name, (kind, arguments) in told.items()
+        }
+    }
+    network = specs["network"]["init_args"]
+    network |= {"in_channels": 3, "context_dim": None, "embedding_dim": 24}
+    specs["first_stage"]["init_args"]["codebook_size"] = None  # a codebook would round small changes away
+    generator = torch.Generator().manual_seed(7)
+    for name, strength in (("first_stage", 0.1), ("network", 0.1), ("conditioner", 3.0)):
+        parts[name] = instantiate(specs[name])
+        for parameter in parts[name].parameters():
+            parameter.data = strength * torch.randn(parameter.shape, generator=generator)
+    parts["network"].out[2].weight.data *= 20.0
+    parts["first_stage"].decoder.conv_out.weight.data *= 5.0
+    kept = ("first_stage", "network", "conditioner")
+    meta = {
+        name: TINY_META[name] for name in ("image_size", "schedule", "prediction_type", "emotions", "licence")
+    }
+    meta["editing"] = {"num_inference_steps": 3, "guidance_scale": 2.0}
+    return save_bundle(
+        tmp_path_factory.mktemp("bundle") / "editing",
+        {name: parts[name] for name in kept},
+        {name: specs[name] for name in kept},
+        "# Tiny",
+        meta,
+    )

@@ -116,6 +116,10 @@ def test_help_answers_in_half_a_second() -> None:
     for verb in (
         "sample-video",
         "sample-images",
+        "edit-emotion",
+        "interpolate",
+        "reconstruct",
+        "neighbours",
         "doctor",
         "fit",
         "validate",

@@ -53,6 +53,15 @@ class LPIPS(nn.Module):
             distance = distance + layer((_unit(a) - _unit(b)) ** 2).mean(dim=(1, 2, 3))
         return distance
 
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, D) whose squared Euclidean distances are those of `forward`."""
+        parts = []
+        for layer, features in zip(self.linear, self.features(self.scaling(images)), strict=True):
+            weights = next(layer.parameters()).view(1, -1, 1, 1).clamp_min(0.0)
+            places = features.shape[2] * features.shape[3]
+            parts.append((_unit(features) * (weights / places).sqrt()).flatten(1))
+        return torch.cat(parts, dim=1)
+
     def train(self, mode: bool = True) -> LPIPS:
         """Stays in evaluation mode: its dropout belongs to the training of LPIPS itself."""
         return super().train(False)

@@ -82,6 +82,23 @@ def blend_mask(size: int, generation: np.ndarray | None = None) -> np.ndarray:
     return (oval * below * _ramp(inner, FEATHER / 2)).astype(np.float32)
 
 
+def face_mask(size: int) -> np.ndarray:
+    """float32 (size, size) in [0, 1]: how much of a whole edited face is shown, from forehead to below the chin.
+
+    A wide oval that fades out towards the border of the crop, for changes that are small there anyway.
+    """
+    x, y = _centres(size)
+    across, down = (x - 0.5) / 0.48, (y - 0.5) / 0.49
+    return _ramp(0.48 * (1 - np.sqrt(across**2 + down**2)), 2 * FEATHER).astype(np.float32)
+
+
+def mouth_area(size: int) -> np.ndarray:
+    """float32 (size, size) in [0, 1]: where an opened mouth may show teeth and tongue, with soft edges."""
+    x, y = _centres(size)
+    across, down = (x - 0.5) / 0.22, (y - 0.71) / 0.17
+    return _ramp(0.2 * (1 - np.sqrt(across**2 + down**2)), FEATHER).astype(np.float32)
+
+
 def colour_ring(size: int) -> np.ndarray:
     """bool (size, size): skin of nose and upper cheeks on both sides of the upper edge of generation.
 

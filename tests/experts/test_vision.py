@@ -89,3 +89,9 @@ def test_real_weights_order_pictures_as_people_do():
     large = torch.nn.functional.avg_pool2d(sharp, 11, 1, 5)
     assert distance(sharp, sharp) == 0
     assert 0 < distance(sharp, small) < distance(sharp, large)
+
+
+def test_embedded_pictures_are_as_far_apart_as_the_metric_says(distance):
+    a, b = pictures(1), pictures(2)
+    apart = (distance.embed(a) - distance.embed(b)).square().sum(dim=1)
+    torch.testing.assert_close(apart, distance(a, b), rtol=1e-4, atol=1e-7)

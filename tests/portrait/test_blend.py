@@ -18,7 +18,7 @@ from talkface.portrait import (
     match_colour,
     paste,
 )
-from talkface.portrait.blend import ColourMap, PlaceOfCrop
+from talkface.portrait.blend import ColourMap, PlaceOfCrop, face_mask, mouth_area
 
 SIZES = [32, 128, 200]
 
@@ -295,3 +295,17 @@ def test_skin_that_moved_takes_its_grain_along():
     box = slice(low[1], high[1]), slice(low[0], high[0])
     assert psnr(results["with"][box], moved[box]) > psnr(results["without"][box], moved[box]) + 6
     assert np.array_equal(results["with"][:40], photograph[:40])
+
+
+@pytest.mark.parametrize("size", [32, 128, 300])
+def test_areas_of_an_edited_face(size: int) -> None:
+    """The face is shown in full from brows to chin and fades out at the border; the mouth lies within it."""
+    face, mouth = face_mask(size), mouth_area(size)
+    assert face.shape == mouth.shape == (size, size) and face.dtype == mouth.dtype == np.float32
+    assert min(face.min(), mouth.min()) >= 0 and max(face.max(), mouth.max()) <= 1
+    for x, y in ((0.5, 0.5), (0.3, 0.28), (0.7, 0.28), (0.5, 0.8)):
+        assert face[int(y * size), int(x * size)] > 0.95
+    assert face[0].max() < 0.05 and face[-1].max() < 0.05 and face[:, 0].max() < 0.05
+    assert mouth[int(0.71 * size), size // 2] > 0.95
+    for x, y in ((0.365, 0.36), (0.635, 0.36), (0.5, 0.5), (0.2, 0.6)):
+        assert mouth[int(y * size), int(x * size)] == 0

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from talkface import cli
+from talkface.checkpoint import bundle_names
 from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter, open_video, read_audio, read_image
 from talkface.pipelines.evaluate import add_arguments as add_evaluation_arguments
@@ -148,6 +149,16 @@ def check_stream(words: list[str], folder: Path) -> None:
     assert len(list(open_video(out))) == round(SECONDS * 25) and open_video(out).has_audio
 
 
+def check_editing(words: list[str], folder: Path) -> None:
+    """The options are known; where the bundle is installed, a few steps give a picture."""
+    options = cli.build_parser().parse_args(words[1:])
+    if "emotion" in bundle_names():
+        given = [sys.executable, "-m", "talkface.cli", *words[1:], "--num-inference-steps", "2"]
+        run(given, folder)
+        if options.out is not None:
+            assert read_image(folder / options.out).shape == read_image(folder / options.image).shape
+
+
 def check_doctor(words: list[str], folder: Path) -> None:
     """It finds everything that the main job needs."""
     assert "sample-video can run" in run([sys.executable, "-m", "talkface.cli", *words[1:]], folder)
@@ -178,6 +189,8 @@ RULES: dict[str, Callable[[list[str], Path], None]] = {
     "python": check_python,
     "talkface sample-video": check_sample_video,
     "talkface stream": check_stream,
+    "talkface edit-emotion": check_editing,
+    "talkface reconstruct": check_editing,
     "talkface doctor": check_doctor,
     "talkface fit": check_fit,
     "talkface evaluate-video": check_evaluate_video,

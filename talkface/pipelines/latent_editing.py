@@ -1,0 +1,239 @@
+"""Latents in, edited latents out: inversion under one expression, denoising under another, in fixed groups.
+
+The thesis's section 4.4, eq. 4.18 and 4.19: z_0 is carried up to t_0 by a deterministic solver under the source's
+conditioning, and back under the target's. Both branches of guidance go through the network in one batch, and so do
+several pictures; every network call holds exactly `group` pictures (the last group is filled with copies), because
+kernels round differently at other batch sizes. So a picture comes out the same whichever others it is edited with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from talkface.conditioning.base import ConditionerSet
+from talkface.diffusion.base import NoisePredictor, Solver
+from talkface.diffusion.dpmpp import DPMSolverPP
+from talkface.diffusion.guidance import ClassifierFreeGuidance
+from talkface.diffusion.plms import PLMS
+from talkface.diffusion.schedule import NoiseSchedule
+from talkface.diffusion.solvers import DDIM
+from talkface.diffusion.timesteps import GRIDS, make_timesteps
+from talkface.errors import TalkfaceError, check_range
+from talkface.pipelines.device import autocast
+from talkface.pipelines.expression import Expression, condition, unconditioned
+from talkface.pipelines.sampling import frame_generator
+
+# name -> grid on which it inverts best
+SOLVERS = {"ddim": "paper", "plms": "paper", "dpm++2m": "log_snr"}
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How far and how strongly to edit.
+
+    Attributes:
+        strength: t_0, 1 to 1000: how far towards noise. 500 changes the expression; more changes the person, too.
+        num_inference_steps: 1 to `strength`, for each way.
+        guidance_scale: weight of the target: 1 none, 0 as if no target were told.
+        inversion_guidance_scale: weight of the source while inverting; None: as `guidance_scale` (the thesis).
+        solver: "ddim" (the thesis), "plms" or "dpm++2m".
+        grid: of the times, see `make_timesteps`; None: the solver's in `SOLVERS`.
+        eta: noise of each step on the way back, 0 (the thesis) to 1; above 0 with DDIM only.
+        seed: of that noise.
+    """
+
+    strength: int = 500
+    num_inference_steps: int = 40
+    guidance_scale: float = 3.0
+    inversion_guidance_scale: float | None = None
+    solver: str = "ddim"
+    grid: str | None = None
+    eta: float = 0.0
+    seed: int = 0
+
+    @property
+    def source_scale(self) -> float:
+        """Guidance scale while inverting."""
+        given = self.inversion_guidance_scale
+        return self.guidance_scale if given is None else given
+
+    @property
+    def used_grid(self) -> str:
+        """Name of the grid."""
+        return SOLVERS[self.solver] if self.grid is None else self.grid
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        """Raises: TalkfaceError: a value is out of range."""
+        if self.solver not in SOLVERS:
+            raise TalkfaceError(f"solver: {self.solver}; allowed are {', '.join(SOLVERS)}")
+        if self.grid is not None and self.grid not in GRIDS:
+            raise TalkfaceError(f"grid: {self.grid}; allowed are {', '.join(GRIDS)}")
+        check_range("guidance_scale", self.guidance_scale, 0, 50)
+        check_range("inversion_guidance_scale", self.source_scale, 0, 50)
+        check_range("eta", self.eta, 0, 1)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        if self.eta > 0 and self.solver != "ddim":
+            raise TalkfaceError(f"eta: {self.eta:g} with solver {self.solver}; allowed is 0, or solver ddim")
+        make_timesteps(self.used_grid, self.num_inference_steps, schedule, self.strength)
+
+    def solvers(self, schedule: NoiseSchedule, final_alpha: str) -> tuple[Solver, Solver]:
+        """For inverting and for denoising."""
+        if self.solver == "plms":
+            solver: Solver = PLMS(schedule, final_alpha)
+        elif self.solver == "dpm++2m":
+            # the last step must be the inverse of the first one of the inversion
+            solver = DPMSolverPP(schedule, final_alpha, lower_order_final=False)
+        else:
+            compat = "thesis" if self.used_grid == "paper" else None
+            forward = DDIM(schedule, final_alpha=final_alpha, compat=compat)
+            return forward, DDIM(schedule, eta=self.eta, final_alpha=final_alpha)
+        return solver, solver
+
+
+@dataclass(frozen=True)
+class LatentEditor:
+    """Inverts and denoises latents.
+
+    Args:
+        network: (x, timesteps, conditioning) -> output.
+        conditioner: of `emotion` and perhaps `actions`.
+        final_alpha: see `Solver`.
+        group: pictures in every network call.
+        dtype: precision of the network; solvers compute in float32.
+    """
+
+    network: Any
+    conditioner: ConditionerSet
+    schedule: NoiseSchedule
+    prediction_type: str
+    final_alpha: str
+    group: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def invert(
+        self,
+        latents: Tensor,
+        sources: Sequence[Expression],
+        settings: EditSettings,
+        keep_going: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Clean latents (N, C, h, w) -> latents at t_0, one source expression each.
+
+        `keep_going` is called at every step and raises to stop.
+        """
+        return self._in_groups(latents, sources, settings, settings.source_scale, True, keep_going)
+
+    def denoise(
+        self,
+        latents: Tensor,
+        targets: Sequence[Expression],
+        settings: EditSettings,
+        keep_going: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Latents at t_0 (N, C, h, w) -> clean latents, one target expression each."""
+        return self._in_groups(latents, targets, settings, settings.guidance_scale, False, keep_going)
+
+    def edit(
+        self,
+        latents: Tensor,
+        sources: Sequence[Expression],
+        targets: Sequence[Expression],
+        settings: EditSettings,
+        keep_going: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Both ways."""
+        return self.denoise(
+            self.invert(latents, sources, settings, keep_going), targets, settings, keep_going
+        )
+
+    @torch.inference_mode()
+    def _in_groups(
+        self,
+        latents: Tensor,
+        expressions: Sequence[Expression],
+        settings: EditSettings,
+        scale: float,
+        inverting: bool,
+        keep_going: Callable[[], None] | None,
+    ) -> Tensor:
+        settings.check(self.schedule)
+        times = make_timesteps(
+            settings.used_grid,
+            settings.num_inference_steps,
+            self.schedule,
+            settings.strength,
+            ascending=inverting,
+        )
+        forward, back = settings.solvers(self.schedule, self.final_alpha)
+        parts = []
+        for start in range(0, len(latents), self.group):
+            some, told = latents[start : start + self.group], list(expressions[start : start + self.group])
+            missing = self.group - len(some)
+            x = torch.cat([some, some[-1:].expand(missing, -1, -1, -1)]).float().to(self.device)
+            predict = self._predictor(told + told[-1:] * missing, scale, keep_going)
+            with autocast(self.device, self.dtype):
+                if inverting:
+                    x = forward.sample(predict, x, times)
+                else:
+                    # every picture draws the same noise, so that none depends on its place among others
+                    drawn = [frame_generator(settings.seed, 0, "edit") for _ in range(self.group)]
+                    x = back.sample(predict, x, times, generator=drawn)
+            parts.append(x[: len(some)])
+        return torch.cat(parts) if parts else latents
+
+    def _predictor(
+        self, expressions: Sequence[Expression], scale: float, keep_going: Callable[[], None] | None
+    ) -> NoisePredictor:
+        nothing = unconditioned(self.conditioner, len(expressions), self.device)
+        # a scale of 0 leaves nothing of the conditional branch, which then need not be computed
+        told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device)
+        scales = {} if scale in (0.0, 1.0) else {"expression": scale}
+        guided = ClassifierFreeGuidance(
+            self.network, self.schedule, self.prediction_type, told, {"expression": nothing}, scales
+        )
+
+        def predict(x: Tensor, timesteps: Tensor) -> Tensor:
+            if keep_going is not None:
+                keep_going()
+            return guided(x, timesteps).float()
+
+        return predict
+
+
+def slerp(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """Spherical interpolation of two latents (C, h, w), thesis eq. 4.12: 0 gives `one`, 1 gives `other`.
+
+    The directions move along the great circle between them, the lengths along a line. For (nearly) parallel latents
+    that circle is a line.
+    """
+    lengths = one.norm(), other.norm()
+    a, b = one / lengths[0].clamp_min(1e-12), other / lengths[1].clamp_min(1e-12)
+    angle = (a * b).sum().clamp(-1.0, 1.0).acos()
+    if float(angle.sin()) < 1e-4:
+        direction = torch.lerp(a, b, share)
+    else:
+        direction = (((1.0 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+    return direction * torch.lerp(lengths[0], lengths[1], share)
+
+
+def blend_expressions(one: Expression, other: Expression, share: float) -> Expression:
+    """The expression between two: shares of emotions, and actions where both have them, move along a line."""
+    if not one.shares or not other.shares:
+        return one if share < 0.5 else other
+    weights = {label: (1.0 - share) * weight for label, weight in one.shares}
+    for label, weight in other.shares:
+        weights[label] = weights.get(label, 0.0) + share * weight
+    actions = one.actions if share < 0.5 else other.actions
+    if one.actions is not None and other.actions is not None:
+        actions = tuple(
+            (1.0 - share) * a + share * b for a, b in zip(one.actions, other.actions, strict=True)
+        )
+    text = one.text if one == other else f"{one.text} to {other.text}"
+    kept = tuple((label, weight) for label, weight in sorted(weights.items()) if weight > 0.0)
+    return replace(one, text=text, shares=kept, actions=actions)
