@@ -30,16 +30,12 @@ from talkface.data.writer import CorpusWriter, encode_jpeg
 from talkface.errors import TalkfaceError
 from talkface.head.emotions import emotion_actions
 from talkface.head.expression import combine
-from talkface.head.model import ACTIONS
+from talkface.head.model import ACTIONS, MIRRORED_ACTIONS
 
 LICENCE = "Pictures and annotations: CC0-1.0 (heads baked from CC0 data, drawn by this program)."
 GENERATOR_VERSION = 1
 """Raise when the same recipe gives other pictures."""
 _INDEX = {name: number for number, name in enumerate(ACTIONS)}
-_SIDES = [
-    _INDEX[name[:-4] + "Right"] if name.endswith("Left") else _INDEX[name[:-5] + "Left"] if name.endswith("Right")
-    else number for number, name in enumerate(ACTIONS)
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,10 +135,10 @@ def draw_expression(rng: np.random.Generator, emotion: int, recipe: FaceRecipe) 
     """One way to show an emotion: no two people use their muscles alike, nor both sides of a face."""
     intensity = float(rng.uniform(recipe.least_intensity, 1.0)) if emotion else 0.0
     own = np.exp(rng.normal(0, 0.12, len(ACTIONS))) * np.exp(rng.normal(0, 0.04, len(ACTIONS)))
-    mirrored = np.arange(len(ACTIONS)) if rng.random() < 0.5 else np.array(_SIDES)
+    mirrored = np.arange(len(ACTIONS)) if rng.random() < 0.5 else np.array(MIRRORED_ACTIONS)
     prototype = emotion_actions(emotion, intensity)[mirrored]
     # both sides share most of what is a person's own
-    felt = prototype * (own + own[_SIDES]) / 2 * np.exp(rng.normal(0, 0.05, len(ACTIONS)))
+    felt = prototype * (own + own[list(MIRRORED_ACTIONS)]) / 2 * np.exp(rng.normal(0, 0.05, len(ACTIONS)))
     still = np.where(rng.random(len(ACTIONS)) < 0.15, rng.uniform(0, 0.08, len(ACTIONS)), 0)
     still[[_INDEX[name] for name in ("tongueOut", "mouthClose", "jawOpen")]] = 0
     speech = _spoken(rng) if rng.random() < recipe.speaking_share else np.zeros(len(ACTIONS))
@@ -158,7 +154,7 @@ def _spoken(rng: np.random.Generator) -> np.ndarray:
     out = np.zeros(len(ACTIONS))
     shapes = (("mouthPucker", 0.35), ("mouthFunnel", 0.3), ("mouthStretchLeft", 0.15), ("mouthLowerDownLeft", 0.3))
     name, most = shapes[int(rng.integers(len(shapes)))]
-    out[[_INDEX[name], _SIDES[_INDEX[name]]]] = rng.uniform(0, most)
+    out[[_INDEX[name], MIRRORED_ACTIONS[_INDEX[name]]]] = rng.uniform(0, most)
     out[_INDEX["jawOpen"]] = rng.uniform(0.02, 0.16)
     return out
 
