@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from talkface.checkpoint import instantiate, load_bundle, read_training_checkpoint, save_bundle
-from talkface.data.base import EMOTIONS
-from talkface.data.emotion_modules import EmotionDataModule
+from talkface.data.base import EMOTIONS, Corpus
+from talkface.data.emotion_modules import EmotionDataModule, show_progress
+from talkface.data.labelled import LabelledPictures
+from talkface.data.latents import compute_latents
 from talkface.errors import TalkfaceError
 from talkface.training.callbacks import EMAWeights
 from talkface.training.diffusion import DiffusionModule
@@ -85,7 +88,9 @@ META: dict[str, Any] = {
 def train(options: argparse.Namespace) -> None:
     """Two phases, the second at a fifth of the learning rate for the last quarter of the time."""
     stage = load_bundle(options.first_stage, parts=["first_stage"]).part("first_stage")
+    stage = stage.to(memory_format=torch.channels_last)
     network, conditioner = instantiate(NETWORK), instantiate(CONDITIONER)
+    encode(options, stage)
     data = EmotionDataModule(
         str(options.corpus),
         image_size=IMAGE_SIZE,
@@ -115,6 +120,22 @@ def train(options: argparse.Namespace) -> None:
         trainer(options.device, folder, limit).fit(
             module, data, ckpt_path=str(checkpoint) if checkpoint.is_file() else None
         )
+
+
+def encode(options: argparse.Namespace, stage: nn.Module) -> None:
+    """Compute the latents that the data module will look for, here in bfloat16: three times as fast on a processor,
+    and off by a hundredth of what the first stage itself loses."""
+    data = LabelledPictures(
+        Corpus(options.corpus, "train"), image_size=IMAGE_SIZE, alignment="canonical", mirror=True
+    )
+    stage = stage.to(options.device)
+    for flipped in (False, True):
+        variant = f"{IMAGE_SIZE}-canonical{'-mirrored' if flipped else ''}"
+        with torch.autocast(options.device, torch.bfloat16):
+            read = partial(data.read, flipped=flipped)
+            compute_latents(
+                data.corpus, data.pictures, read, stage, variant, options.device, progress=show_progress
+            )
 
 
 def trainer(device: str, folder: Path, seconds: float) -> pl.Trainer:
@@ -162,7 +183,9 @@ def pack(options: argparse.Namespace) -> None:
     }
     for name in ("network", "conditioner"):
         parts[name] = instantiate(specs[name])
-        own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        own = {
+            key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")
+        }
         parts[name].load_state_dict(own)
     if options.classifier is not None:
         specs["classifier"] = json.loads(options.classifier.with_suffix(".json").read_text())
@@ -180,7 +203,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--corpus", type=Path, default=Path("corpora/faces"))
     parser.add_argument("--stage", choices=STAGES, nargs="*", default=["train"])
-    parser.add_argument("--minutes", type=float, default=90, help="time for training, interrupted runs included")
+    parser.add_argument(
+        "--minutes", type=float, default=90, help="time for training, interrupted runs included"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
     parser.add_argument("--batch-size", type=int, default=32)

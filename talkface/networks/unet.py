@@ -132,7 +132,9 @@ class UNet(nn.Module):
             return SpatialTransformer(width, head_channels[level], context_dim, dropout, norm_groups)
 
         width = model_channels
-        self.input_blocks = nn.ModuleList([UNetStage([nn.Conv2d(patch_size**2 * in_channels, width, 3, padding=1)])])
+        self.input_blocks = nn.ModuleList(
+            [UNetStage([nn.Conv2d(patch_size**2 * in_channels, width, 3, padding=1)])]
+        )
         skip_widths = [width]
         for level, multiplier in enumerate(channel_mult):
             for _ in range(blocks_per_level[level]):

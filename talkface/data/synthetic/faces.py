@@ -5,8 +5,8 @@ So what differs between two pictures of a person is the expression and the pose.
 recipe is expanded into plans, and every person is rendered from its plan alone: the corpus depends neither on the
 number of workers nor on where an interrupted run stopped.
 
-Truth in the `.npz` of a picture: `landmarks` (1, 68, 2) px, `visible` (1, 68), `pose` (1, 6: radians, metres), `actions`
-(1, 52), `intensity` (1,) of the emotion, 0 to 1, 0 for neutral, `face_mask` and `mouth_mask` (packed, see
+Truth in the `.npz` of a picture: `landmarks` (1, 68, 2) px, `visible` (1, 68), `pose` (1, 6: radians, metres),
+`actions` (1, 52), `intensity` (1,) of the emotion, 0 to 1, 0 for neutral, `face_mask` and `mouth_mask` (packed, see
 `data.base.unpack_masks`).
 """
 
@@ -152,7 +152,12 @@ def draw_expression(rng: np.random.Generator, emotion: int, recipe: FaceRecipe) 
 def _spoken(rng: np.random.Generator) -> np.ndarray:
     """(52,) lips in the middle of a quiet sound."""
     out = np.zeros(len(ACTIONS))
-    shapes = (("mouthPucker", 0.35), ("mouthFunnel", 0.3), ("mouthStretchLeft", 0.15), ("mouthLowerDownLeft", 0.3))
+    shapes = (
+        ("mouthPucker", 0.35),
+        ("mouthFunnel", 0.3),
+        ("mouthStretchLeft", 0.15),
+        ("mouthLowerDownLeft", 0.3),
+    )
     name, most = shapes[int(rng.integers(len(shapes)))]
     out[[_INDEX[name], MIRRORED_ACTIONS[_INDEX[name]]]] = rng.uniform(0, most)
     out[_INDEX["jawOpen"]] = rng.uniform(0.02, 0.16)
