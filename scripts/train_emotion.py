@@ -99,7 +99,7 @@ def train(options: argparse.Namespace) -> None:
         cache_latents=True,
         batch_size=options.batch_size,
     )
-    for phase, (rate, share) in enumerate(((5e-4, 0.75), (1e-4, 0.25))):
+    for phase, (rate, share) in enumerate(((4e-4, 0.75), (8e-5, 0.25))):
         folder = options.work / f"phase{phase}"
         module = DiffusionModule(
             network,
@@ -208,7 +208,7 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--first-stage", default="default", help="bundle whose first stage is taken over")
     parser.add_argument("--out", type=Path, help="folder of the bundle, for --stage pack")
     parser.add_argument(
