@@ -47,7 +47,7 @@ NETWORK = {
         "model_channels": 64,
         "channel_mult": [1, 2, 3],
         "num_res_blocks": 1,
-        "attention_downsamples": [2, 4],
+        "attention_downsamples": [4],
         "num_head_channels": 32,
         "embedding_dim": 2 * EMBEDDING,
         "image_size": IMAGE_SIZE // 4,

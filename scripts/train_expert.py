@@ -30,8 +30,8 @@ CARD = """# Emotion classifier, seed {seed}
 A residual network of {parameters:.2f} M parameters that says which of eight emotions a face shows ({names}).
 
 - **Input**: (B, 3, S, S) RGB in [-1, 1], the canonical aligned crop; resized to 128 x 128.
-- **Trained on**: {pictures} renders of {people} synthetic people (data_prep/synthetic_faces.py), for {minutes:g} minutes.
-  No photograph of a person.
+- **Trained on**: {pictures} renders of {people} synthetic people (data_prep/synthetic_faces.py), for {minutes:g}
+  minutes. No photograph of a person.
 - **Use**: to guide and to judge edits of the emotion model, and to guess the emotion of a picture (`--from auto`).
 - **Not for**: statements about real people. It knows the eight prototypes of talkface/head/emotions.py, drawn on
   synthetic heads; on photographs it errs often. See docs/results/experts.md.

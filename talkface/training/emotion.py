@@ -104,6 +104,7 @@ def train_emotion(
     steps: int | None = None,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
+    average_decay: float = 0.995,
     device: str = "cpu",
     bfloat16: bool = False,
     checkpoint: Path | None = None,
@@ -129,7 +130,7 @@ def train_emotion(
         sampler.rng = np.random.default_rng([step, 1])
 
     train_averaged(
-        network, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=0.995,
+        network, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=average_decay,
         clip=[(network.parameters(), 5.0)], checkpoint=checkpoint, resumed=resumed, log=log,
     )  # fmt: skip
     return network

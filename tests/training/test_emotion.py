@@ -42,7 +42,9 @@ def test_it_learns():
     torch.manual_seed(0)
     network = EmotionNetwork(channels=(8, 12, 16), blocks=(0, 0, 0), features=16, image_size=SIZE)
     faces = drawn_faces()
-    train_emotion(network, EmotionSampler(faces, SIZE), steps=120, batch_size=16, learning_rate=4e-3)
+    train_emotion(
+        network, EmotionSampler(faces, SIZE), steps=200, batch_size=16, learning_rate=4e-3, average_decay=0.9
+    )
     chances = network(torch.from_numpy(np.stack(faces.images)).permute(0, 3, 1, 2) / 127.5 - 1)
     assert not network.training
     assert (chances.argmax(1).numpy() == faces.emotion).mean() > 0.9

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talkface.data.base import EMOTIONS, SPLITS, Clip, pack_masks
+from talkface.data.base import EMOTIONS, Clip, pack_masks
 from talkface.data.synthetic.appearance import sample_person
 from talkface.data.synthetic.clips import as_array, load_head
 from talkface.data.synthetic.motion import LEVELS
@@ -273,5 +273,4 @@ def prepare_faces(
     writer = faces_writer(folder, recipe)
     missing = {name: plans for name, plans in shards.items() if not writer.is_done(name)}
     write_shards(partial(write_faces, str(folder), recipe, device), missing, workers, report, what="people")
-    order = sorted(shards, key=lambda name: (SPLITS.index(name.split("-")[0]), name))
-    writer.finish(order)
+    writer.finish(shards)
