@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from talkface.checkpoint import load_bundle
 from talkface.data.base import EMOTIONS, Corpus
 from talkface.errors import TalkfaceError
 from talkface.experts.emotion import EmotionNetwork
@@ -31,7 +32,7 @@ A residual network of {parameters:.2f} M parameters that says which of eight emo
 
 - **Input**: (B, 3, S, S) RGB in [-1, 1], the canonical aligned crop; resized to 128 x 128.
 - **Trained on**: {pictures} renders of {people} synthetic people (data_prep/synthetic_faces.py), for {minutes:g}
-  minutes. No photograph of a person.
+  minutes, from the first stages of the default bundle's landmark network (renders, too). No photograph of a person.
 - **Use**: to guide and to judge edits of the emotion model, and to guess the emotion of a picture (`--from auto`).
 - **Not for**: statements about real people. It knows the eight prototypes of talkface/head/emotions.py, drawn on
   synthetic heads; on photographs it errs often. See docs/results/experts.md.
@@ -58,6 +59,8 @@ def emotion(options: argparse.Namespace) -> None:
     faces, people = read_faces(options.corpus, "train")
     torch.manual_seed(options.seed)
     network = EmotionNetwork()
+    network.start_from(load_bundle(options.start_from, parts=["landmarks"]).part("landmarks"))
+    network.requires_grad_(True)
     train_emotion(
         network,
         EmotionSampler(faces, seed=options.seed),
@@ -95,6 +98,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="path without ending of the files to write")
     parser.add_argument(
         "--minutes", type=float, default=8, help="time for training, interrupted runs included"
+    )
+    parser.add_argument(
+        "--start-from", default="default", help="bundle whose landmark network gives the first stages"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError, require
-from talkface.experts.landmark_network import ConvNorm, Stage
+from talkface.experts.landmark_network import ConvNorm, LandmarkNetwork, Stage
 
 NUM_EMOTIONS, NUM_ACTIONS = 8, 52
 
@@ -58,10 +58,11 @@ class EmotionNetwork(EmotionClassifier):
     """The bundled classifier: a residual network that also estimates the facial actions.
 
     The actions are there for training: a label says one thing of a picture, its actions 52. They are not accurate
-    enough to drive a face (`talkface.head.fit` is made for that).
+    enough to drive a face (`talkface.head.fit` is made for that). The first three stages are those of `LandmarkNetwork`
+    and start from its weights: it has learnt already where brows, lids and lips are.
 
     Args:
-        channels: widths at 1/4, 1/8 and 1/16 of the crop.
+        channels: widths at 1/2, 1/4, 1/8 and 1/16 of the crop.
         blocks: residual blocks at each of these resolutions.
         features: width of the layer before the answers.
         image_size: side of the crops in pixels, divisible by 16.
@@ -70,28 +71,35 @@ class EmotionNetwork(EmotionClassifier):
     def __init__(
         self,
         *,
-        channels: tuple[int, int, int] = (24, 56, 96),
-        blocks: tuple[int, int, int] = (1, 1, 2),
+        channels: tuple[int, int, int, int] = (20, 40, 80, 96),
+        blocks: tuple[int, int, int, int] = (0, 1, 2, 1),
         features: int = 96,
         image_size: int = 128,
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        a, b, c = channels
-        self.body = nn.Sequential(
-            nn.PixelUnshuffle(2), Stage(12, a, blocks[0]), Stage(a, b, blocks[1]), Stage(b, c, blocks[2])
-        )
+        a, b, c, d = channels
+        self.stem = Stage(3, a, blocks[0])
+        self.quarter = Stage(a, b, blocks[1])
+        self.eighth = Stage(b, c, blocks[2])
+        self.sixteenth = Stage(c, d, blocks[3])
         # where in the face something is matters: pooled to 4 x 4, not to one place
         self.squeeze = nn.Sequential(
-            ConvNorm(c, 24, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
+            ConvNorm(d, 24, kernel=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
         )
         self.hidden = nn.Sequential(nn.Dropout(0.3), nn.Linear(24 * 16, features), nn.ReLU())
         self.emotion = nn.Linear(features, NUM_EMOTIONS)
         self.actions = nn.Linear(features, NUM_ACTIONS)
 
+    def start_from(self, landmarks: LandmarkNetwork) -> None:
+        """Take over the stages that both have; their widths must be equal."""
+        for name in ("stem", "quarter", "eighth"):
+            getattr(self, name).load_state_dict(getattr(landmarks, name).state_dict())
+
     def read(self, images: Tensor) -> EmotionReading:
         """Everything it says of (B, 3, S, S) in [-1, 1]."""
-        features = self.hidden(self.squeeze(self.body(self.resized(images))))
+        seen = self.eighth(self.quarter(self.stem(self.resized(images))))
+        features = self.hidden(self.squeeze(self.sixteenth(seen)))
         return EmotionReading(self.emotion(features), self.actions(features), features)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ import torch
 
 from talkface.errors import TalkfaceError
 from talkface.experts.emotion import EmotionNetwork, HSEmotionClassifier
+from talkface.experts.landmark_network import LandmarkNetwork
 
 
 def test_the_network_takes_any_size_and_gives_probabilities():
     torch.manual_seed(0)
-    network = EmotionNetwork(channels=(8, 8, 8), blocks=(0, 0, 1), features=16).eval()
+    network = EmotionNetwork(channels=(8, 8, 8, 8), blocks=(0, 0, 0, 1), features=16).eval()
     images = torch.rand(2, 3, 200, 200) * 2 - 1
     chances = network(images)
     assert chances.shape == (2, 8)
@@ -26,6 +27,16 @@ def test_the_bundled_size_fits_its_limit():
     with torch.device("meta"):
         network = EmotionNetwork()
     assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 1.5e6
+
+
+def test_it_starts_from_the_landmark_network():
+    torch.manual_seed(0)
+    widths = {"channels": (8, 8, 8, 8), "blocks": (0, 0, 0, 1)}
+    landmarks, network = LandmarkNetwork(**widths), EmotionNetwork(**widths, features=16)
+    before = network.sixteenth.state_dict()["0.0.weight"].clone()
+    network.start_from(landmarks)
+    torch.testing.assert_close(network.eighth.state_dict(), landmarks.eighth.state_dict())
+    assert torch.equal(network.sixteenth.state_dict()["0.0.weight"], before)
 
 
 # A few fields of ONNX's protobuf messages, enough for: mean of each channel -> linear layer.

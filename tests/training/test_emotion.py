@@ -40,7 +40,7 @@ def test_batches_repeat_and_mirrored_faces_have_mirrored_actions():
 
 def test_it_learns():
     torch.manual_seed(0)
-    network = EmotionNetwork(channels=(8, 12, 16), blocks=(0, 0, 0), features=16, image_size=SIZE)
+    network = EmotionNetwork(channels=(8, 8, 12, 16), blocks=(0, 0, 0, 0), features=16, image_size=SIZE)
     faces = drawn_faces()
     train_emotion(
         network, EmotionSampler(faces, SIZE), steps=200, batch_size=16, learning_rate=4e-3, average_decay=0.9
