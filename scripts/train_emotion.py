@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from datetime import timedelta
@@ -70,6 +71,7 @@ CONDITIONER = {
         }
     },
 }
+PHASES = ((4e-4, 0.75), (8e-5, 0.25))  # learning rate and share of the time
 LEVELS = [*range(1000), *range(700)]  # those that editing visits are trained twice as often
 META: dict[str, Any] = {
     "licence": "Apache-2.0",
@@ -99,7 +101,7 @@ def train(options: argparse.Namespace) -> None:
         cache_latents=True,
         batch_size=options.batch_size,
     )
-    for phase, (rate, share) in enumerate(((4e-4, 0.75), (8e-5, 0.25))):
+    for phase, (rate, share) in enumerate(PHASES):
         folder = options.work / f"phase{phase}"
         module = DiffusionModule(
             network,
@@ -117,6 +119,9 @@ def train(options: argparse.Namespace) -> None:
         if checkpoint.is_file() and trained_seconds(checkpoint) >= limit:
             module.load_state_dict(read_training_checkpoint(checkpoint)["state_dict"])
             continue
+        # what a later phase made of an earlier state is void now
+        for later in range(phase + 1, len(PHASES)):
+            shutil.rmtree(options.work / f"phase{later}", ignore_errors=True)
         trainer(options.device, folder, limit).fit(
             module, data, ckpt_path=str(checkpoint) if checkpoint.is_file() else None
         )
@@ -168,7 +173,8 @@ def pack(options: argparse.Namespace) -> None:
     """Write the bundle from the newest checkpoint."""
     if options.out is None:
         raise TalkfaceError("--out: not given; give the folder of the bundle to write")
-    found = [path for phase in (1, 0) if (path := options.work / f"phase{phase}" / "last.ckpt").is_file()]
+    folders = [options.work / f"phase{phase}" for phase in reversed(range(len(PHASES)))]
+    found = [path for folder in folders if (path := folder / "last.ckpt").is_file()]
     if not found:
         raise TalkfaceError(
             f"--work: {options.work} holds no checkpoint of the emotion model; run --stage train first"
