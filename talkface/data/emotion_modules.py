@@ -6,6 +6,7 @@ The samples are made in `labelled.py`. This file imports Lightning, so nothing b
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class EmotionDataModule(CorpusDataModule):
         mirror: bool = False,
         balanced: bool = False,
         frames_per_clip: int = 1,
+        truth: Sequence[str] = (),
         cache_latents: bool = False,
         batch_size: int = 24,
         num_workers: int = 0,
@@ -66,6 +68,7 @@ class EmotionDataModule(CorpusDataModule):
             "image_size": image_size,
             "alignment": alignment,
             "frames_per_clip": frames_per_clip,
+            "truth": list(truth),
             "seed": seed,
         }
         self.augmentation: dict[str, Any] = {

@@ -6,6 +6,7 @@ depends on (seed, epoch, index) only, and is the same picture whether latents ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +18,15 @@ from talkface.data.base import Corpus
 from talkface.data.images import ALIGNMENTS, LandmarkCache, Photometry, align
 from talkface.data.latents import LatentStore, Picture
 from talkface.errors import TalkfaceError
+from talkface.head.model import MIRRORED_ACTIONS
 from talkface.media import to_tensor
+
+TRUTH = ("actions", "intensity")
 
 
 class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
-    """Items: `images` (3, S, S) in [-1, 1] or `target_latents` (C, h, w), and `label` (emotion id, -1 unknown).
+    """Items: `images` (3, S, S) in [-1, 1] or `target_latents` (C, h, w), `label` (emotion id, -1 unknown), and what
+    `truth` names.
 
     Args:
         corpus: of pictures or clips.
@@ -32,6 +37,8 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         balanced: every emotion equally often: an epoch has as many items as without, the pictures of a rare
             emotion come several times, those of a frequent one take turns from epoch to epoch.
         frames_per_clip: frames of each clip, evenly spread; 1 for pictures.
+        truth: arrays of the corpus to give with each picture, one value or vector per frame: `intensity`, `actions`
+            (whose sides change places in a mirrored picture).
         seed: of every random choice.
 
     Attributes:
@@ -49,8 +56,11 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         mirror: bool = False,
         balanced: bool = False,
         frames_per_clip: int = 1,
+        truth: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
+        if unknown := [name for name in truth if name not in TRUTH]:
+            raise TalkfaceError(f"truth: {unknown}; allowed {', '.join(TRUTH)}")
         if alignment not in ALIGNMENTS:
             raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
         if frames_per_clip < 1:
@@ -63,6 +73,8 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         ]
         self.labels = np.array([picture.clip.emotion for picture in self.pictures])
         self.latents: tuple[LatentStore, LatentStore | None] | None = None
+        self.truth = tuple(truth)
+        self._truth: dict[str, dict[str, np.ndarray]] = {}
         self._landmarks = LandmarkCache(corpus)
         self._members = [
             np.flatnonzero(self.labels == label) for label in np.unique(self.labels[self.labels >= 0])
@@ -106,15 +118,27 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         number = int(self._epoch_order(epoch)[index]) if self.balanced else index
         picture = self.pictures[number]
         flipped = self.mirror and rng.random() < 0.5
-        label = torch.tensor(int(self.labels[number]))
+        told = {"label": torch.tensor(int(self.labels[number]))} | self._told(picture, flipped)
         if self.latents is not None:
             store = self.latents[1] if flipped else self.latents[0]
             assert store is not None
-            return {"target_latents": torch.from_numpy(store.read(picture)), "label": label}
+            return {"target_latents": torch.from_numpy(store.read(picture))} | told
         image = self.read(picture, flipped, rng)
         if self.photometric > 0:
             image = Photometry(rng, self.photometric)(image)
-        return {"images": to_tensor(image)[0], "label": label}
+        return {"images": to_tensor(image)[0]} | told
+
+    def _told(self, picture: Picture, flipped: bool) -> dict[str, torch.Tensor]:
+        """The truth of one picture, as it looks in the mirror if `flipped`."""
+        if not self.truth:
+            return {}
+        clip = picture.clip
+        if clip.id not in self._truth:
+            self._truth[clip.id] = self.corpus.read_truth(clip, self.truth)
+        rows = {name: self._truth[clip.id][name][picture.frame].astype(np.float32) for name in self.truth}
+        if flipped and "actions" in rows:
+            rows["actions"] = rows["actions"][list(MIRRORED_ACTIONS)]
+        return {name: torch.tensor(row) for name, row in rows.items()}
 
     def read(
         self, picture: Picture, flipped: bool = False, rng: np.random.Generator | None = None

@@ -17,19 +17,19 @@ EMOTIONS = ("neutral", "happy", "sad", "surprised", "fear", "disgusted", "angry"
 # A name without a side moves both sides alike.
 _PROTOTYPES: dict[str, dict[str, float]] = {
     "neutral": {},
-    "happy": {"mouthSmile": 0.75, "cheekSquint": 0.6, "eyeSquint": 0.3, "mouthDimple": 0.2, "browOuterUp": 0.1,
-              "mouthUpperUp": 0.2, "mouthStretch": 0.15},
-    "sad": {"mouthFrown": 0.65, "browInnerUp": 0.8, "browDown": 0.15, "mouthShrugLower": 0.35, "eyeSquint": 0.2,
-            "eyeLookDown": 0.2, "mouthPress": 0.1},
-    "surprised": {"browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8, "jawOpen": 0.3, "mouthFunnel": 0.1},
-    "fear": {"browInnerUp": 0.9, "browOuterUp": 0.3, "browDown": 0.2, "eyeWide": 0.65, "mouthStretch": 0.6,
-             "mouthFrown": 0.2, "jawOpen": 0.12},
-    "disgusted": {"noseSneer": 0.9, "mouthUpperUp": 0.55, "browDown": 0.5, "cheekSquint": 0.45, "mouthFrown": 0.3,
-                  "eyeSquint": 0.35, "mouthShrugUpper": 0.15},
-    "angry": {"browDown": 0.95, "eyeWide": 0.25, "eyeSquint": 0.3, "noseSneer": 0.4, "mouthPress": 0.45,
-              "mouthFrown": 0.35, "jawForward": 0.2, "mouthLowerDown": 0.2},
-    "contempt": {"mouthSmileLeft": 0.6, "mouthDimpleLeft": 0.6, "cheekSquintLeft": 0.25, "eyeSquint": 0.25,
-                 "browOuterUpRight": 0.3, "mouthUpperUpLeft": 0.2, "mouthPress": 0.1},
+    "happy": {"mouthSmile": 1.0, "cheekSquint": 0.8, "eyeSquint": 0.4, "mouthDimple": 0.2, "browOuterUp": 0.1,
+              "mouthUpperUp": 0.4, "mouthLowerDown": 0.25, "mouthStretch": 0.15},
+    "sad": {"mouthFrown": 1.0, "browInnerUp": 1.0, "browDown": 0.25, "mouthShrugLower": 0.6, "eyeSquint": 0.2,
+            "eyeLookDown": 0.2, "eyeBlink": 0.12},
+    "surprised": {"browInnerUp": 0.95, "browOuterUp": 1.0, "eyeWide": 0.9, "jawOpen": 0.55, "mouthFunnel": 0.25},
+    "fear": {"browInnerUp": 1.0, "browOuterUp": 0.45, "browDown": 0.35, "eyeWide": 1.0, "mouthStretch": 1.0,
+             "mouthLowerDown": 0.6, "mouthFrown": 0.25, "jawOpen": 0.2},
+    "disgusted": {"noseSneer": 1.0, "mouthUpperUp": 0.9, "browDown": 0.5, "cheekSquint": 0.7, "mouthFrown": 0.6,
+                  "eyeSquint": 0.7, "mouthShrugUpper": 0.2},
+    "angry": {"browDown": 1.0, "eyeWide": 0.4, "eyeSquint": 0.3, "noseSneer": 0.45, "mouthPress": 0.9,
+              "mouthRollUpper": 0.3, "mouthRollLower": 0.3, "mouthFrown": 0.45, "jawForward": 0.35},
+    "contempt": {"mouthSmileLeft": 0.9, "mouthDimpleLeft": 0.9, "cheekSquintLeft": 0.4, "eyeSquint": 0.35,
+                 "browOuterUpRight": 0.6, "mouthUpperUpLeft": 0.3, "mouthLeft": 0.25, "mouthPress": 0.15},
 }  # fmt: skip
 _INDEX = {name: i for i, name in enumerate(ACTIONS)}
 

@@ -35,6 +35,12 @@ ACTIONS: tuple[str, ...] = (
 """ARKit names; Left and Right are the person's own sides (the person's left is at the right of the
 picture)."""
 
+MIRRORED_ACTIONS: tuple[int, ...] = tuple(
+    ACTIONS.index(name.replace("Left", "Right") if "Left" in name else name.replace("Right", "Left"))
+    for name in ACTIONS
+)
+"""Where each action is found when left and right change places."""
+
 PARTS: tuple[str, ...] = (
     "skin", "lips", "mouth", "eye", "upper_teeth", "lower_teeth", "tongue", "lashes", "ear", "body",
 )  # fmt: skip

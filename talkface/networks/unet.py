@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -69,6 +70,10 @@ class UNet(nn.Module):
         dropout: rate inside residual and feed-forward blocks.
         gradient_checkpointing: recompute block activations in the backward pass; same gradients, less memory.
         norm_groups: groups of every normalisation; None: see `layers.group_norm`. Weights trained elsewhere have 32.
+        patch_size: fold squares of this many positions a side into channels before the first layer, and unfold them
+            after the last one (Shi et al. 2016, arXiv 1609.05158). 1, the thesis: none. 2 leaves out the layers at
+            full resolution, which cost a small network most of its time; `attention_downsamples` then counts from
+            the folded map.
     Raises:
         TalkfaceError: sizes that do not fit together.
     """
@@ -89,6 +94,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         norm_groups: int | None = None,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         levels = len(channel_mult)
@@ -104,12 +110,14 @@ class UNet(nn.Module):
             levels,
             context_dim,
             image_size,
+            patch_size,
         )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.model_channels, self.image_size = model_channels, image_size
         self.context_dim, self.embedding_dim = context_dim, embedding_dim
         self.gradient_checkpointing = gradient_checkpointing
-        self.size_divisor = 2 ** (levels - 1)
+        self.patch_size = patch_size
+        self.size_divisor = patch_size * 2 ** (levels - 1)
 
         time_dim = 4 * model_channels
         self.time_embed = nn.Sequential(
@@ -124,7 +132,9 @@ class UNet(nn.Module):
             return SpatialTransformer(width, head_channels[level], context_dim, dropout, norm_groups)
 
         width = model_channels
-        self.input_blocks = nn.ModuleList([UNetStage([nn.Conv2d(in_channels, width, 3, padding=1)])])
+        self.input_blocks = nn.ModuleList(
+            [UNetStage([nn.Conv2d(patch_size**2 * in_channels, width, 3, padding=1)])]
+        )
         skip_widths = [width]
         for level, multiplier in enumerate(channel_mult):
             for _ in range(blocks_per_level[level]):
@@ -156,7 +166,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             group_norm(width, groups=norm_groups),
             nn.SiLU(),
-            zero_init(nn.Conv2d(width, out_channels, 3, padding=1)),
+            zero_init(nn.Conv2d(width, patch_size**2 * out_channels, 3, padding=1)),
         )
 
     @staticmethod
@@ -166,7 +176,10 @@ class UNet(nn.Module):
         levels: int,
         context_dim: int | None,
         image_size: int,
+        patch_size: int,
     ) -> None:
+        if patch_size < 1:
+            raise TalkfaceError(f"patch_size: {patch_size}; allowed: 1 or more")
         factors = [2**level for level in range(levels)]
         for name, numbers in per_level.items():
             if len(numbers) != levels:
@@ -182,8 +195,8 @@ class UNet(nn.Module):
                 f"context_dim: {context_dim} without attention_downsamples; a context is read by attention "
                 "only: name at least one level, or leave context_dim out"
             )
-        if image_size % factors[-1]:
-            raise TalkfaceError(f"image_size: {image_size}; allowed: a multiple of {factors[-1]}")
+        if image_size % (divisor := patch_size * factors[-1]):
+            raise TalkfaceError(f"image_size: {image_size}; allowed: a multiple of {divisor}")
 
     def forward(self, x: Tensor, timesteps: Tensor, conditioning: ConditioningLike | None = None) -> Tensor:
         """Run the network.
@@ -204,6 +217,8 @@ class UNet(nn.Module):
         self._check_inputs(x, context, concat, embedding)
         if concat is not None:
             x = torch.cat([x, concat.to(x.dtype)], dim=1)
+        if self.patch_size > 1:
+            x = F.pixel_unshuffle(x, self.patch_size)
 
         dtype = next(self.time_embed.parameters()).dtype
         time = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
@@ -218,7 +233,8 @@ class UNet(nn.Module):
         x = self.middle_block(x, time, context, save_memory)
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), time, context, save_memory)
-        return self.out(x)
+        x = self.out(x)
+        return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
 
     def _check_inputs(
         self, x: Tensor, context: Tensor | None, concat: Tensor | None, embedding: Tensor | None

@@ -4,7 +4,7 @@ Picture k of an emotion is a function of seed, emotion and k alone: its noise is
 holds exactly `group` pictures (the last one is filled with copies), because kernels round differently at other batch
 sizes. So pictures can be asked for in any order, some now and some later, and come out the same.
 
-What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for an emotion and nothing else) and, in
+What a bundle must have: `first_stage`, `network`, `conditioner` (told an emotion, and perhaps facial actions) and, in
 `meta`, `image_size`, `schedule`, `prediction_type`; it may say `emotions` (names in the order of their ids),
 `num_inference_steps`, `guidance_scale`, `timestep_spacing`, `final_alpha`. A bundle that does other things, too, has
 network and conditioner as `emotion_network` and `emotion_conditioner`, and what is said of them in
@@ -58,7 +58,8 @@ class EmotionPipeline:
         self.bundle, self.device = bundle, bundle.device
         self.conditioner = bundle.part(f"{prefix}conditioner")
         asked = sorted(self.conditioner.conditioners)
-        if asked != ["emotion"]:
+        # a model that may also be told facial actions is told none here
+        if "emotion" not in asked or set(asked) - {"emotion", "actions"}:
             raise TalkfaceError(
                 f"the bundle {bundle.folder} makes no faces from an emotion: its network is told {', '.join(asked)}; "
                 "allowed is a model that is told an emotion and nothing else; give one with --bundle or --checkpoint"

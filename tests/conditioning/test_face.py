@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from talkface.conditioning.face import EmotionConditioner, LandmarkConditioner
+from talkface.conditioning.face import ActionConditioner, EmotionConditioner, LandmarkConditioner
 from talkface.errors import TalkfaceError
 
 
@@ -57,3 +57,34 @@ def test_all_68_landmarks_are_refused():
 def test_unknown_field_is_refused():
     with pytest.raises(TalkfaceError, match="fills: 'concat'; allowed: 'context', 'embedding'"):
         EmotionConditioner(fills="concat")
+
+
+def test_intensity_moves_from_neutral_to_the_emotion():
+    torch.manual_seed(0)
+    conditioner = EmotionConditioner(8, 4, fills="embedding", intensity=True)
+    batch = {"emotion": torch.tensor([5, 5, 5, 0, -1]), "intensity": torch.tensor([0.0, 0.5, 1.0, 0.3, 0.5])}
+    made, rows = conditioner(batch).embedding, conditioner.embedding.weight
+    torch.testing.assert_close(made[:3], torch.stack([rows[0], (rows[0] + rows[5]) / 2, rows[5]]))
+    torch.testing.assert_close(made[3], rows[0])
+    torch.testing.assert_close(made[4], rows[8])  # nothing told is nothing, however intense
+    del batch["intensity"]
+    torch.testing.assert_close(conditioner(batch).embedding[1], rows[5])
+
+
+def test_intensity_is_not_read_by_default():
+    conditioner = EmotionConditioner(8, 4)
+    made = conditioner({"emotion": torch.tensor([5]), "intensity": torch.tensor([0.0])}).context
+    assert torch.equal(made[0, 0], conditioner.embedding.weight[5])
+
+
+def test_actions_and_their_null():
+    torch.manual_seed(0)
+    conditioner = ActionConditioner(dim=16)
+    torch.nn.init.normal_(conditioner.nothing)
+    told = conditioner({"actions": torch.rand(3, 52)}).embedding
+    assert told.shape == (3, 16) and not torch.equal(told[0], told[1])
+    nothing = conditioner({"emotion": torch.tensor([1, 2])}).embedding
+    assert torch.equal(nothing, conditioner.null(2).embedding)
+    assert torch.equal(nothing[0], conditioner.nothing)
+    with pytest.raises(TalkfaceError, match="allowed: \\(B, 52\\) for ActionConditioner"):
+        conditioner({"actions": torch.rand(3, 51)})

@@ -12,17 +12,13 @@ Truth per frame in the `.npz`: `landmarks` (T, 68, 2) px, `visible` (T, 68), `po
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -34,6 +30,7 @@ from talkface.data.synthetic.scene import Scene, render
 from talkface.data.synthetic.sentences import sentence
 from talkface.data.synthetic.visemes import VISEMES, SpeakingStyle
 from talkface.data.synthetic.voices import HELD_OUT_FAMILY, SAMPLE_RATE, Utterance, Voice, speak
+from talkface.data.synthetic.workers import write_shards
 from talkface.data.writer import CorpusWriter, encode_jpeg
 from talkface.errors import TalkfaceError
 from talkface.head.model import ACTIONS, HeadModel
@@ -260,9 +257,6 @@ def corpus_writer(folder: str | Path, recipe: SyntheticRecipe) -> CorpusWriter:
 
 def write_shard(folder: str, recipe: SyntheticRecipe, device: str, name: str, plans: list[ClipPlan]) -> int:
     """Render one shard; returns its number of frames. Runs in a worker process."""
-    # one thread: sums are taken in the same order on every machine, and workers share the cores
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     frames = 0
     with corpus_writer(folder, recipe).shard(name) as shard:
         for plan in plans:
@@ -297,37 +291,5 @@ def prepare_synthetic(
     if missing:
         total = sum(map(len, missing.values()))
         say(f"synthetic corpus: {total} clips in {len(missing)} shards to render into {folder}")
-    started, done_clips, done_frames = time.monotonic(), 0, 0
-
-    def finished(name: str, frames: int) -> None:
-        nonlocal done_clips, done_frames
-        done_clips, done_frames = done_clips + len(missing[name]), done_frames + frames
-        passed = time.monotonic() - started
-        left = passed / done_clips * (total - done_clips)
-        say(
-            f"synthetic corpus: {done_clips}/{total} clips, {done_frames / passed:.1f} frames/s, "
-            f"{left / 60:.1f} min left"
-        )
-
-    if workers <= 1 or len(missing) <= 1:
-        threads = torch.get_num_threads()
-        try:
-            for name, plans in missing.items():
-                finished(name, write_shard(str(folder), recipe, device, name, plans))
-        finally:
-            torch.set_num_threads(threads)
-            cv2.setNumThreads(-1)
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            jobs = {
-                pool.submit(write_shard, str(folder), recipe, device, name, plans): name
-                for name, plans in missing.items()
-            }
-            try:
-                for job in as_completed(jobs):
-                    finished(jobs[job], job.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    write_shards(partial(write_shard, str(folder), recipe, device), missing, workers, say)
     writer.finish(shards)
