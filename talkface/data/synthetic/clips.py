@@ -44,7 +44,7 @@ VOICE_LICENCES = {
     "flite": "output of flite voices (BSD-style licence, Carnegie Mellon University)",
     "piper": "output of the piper voice en_US-joe-medium (CC0-1.0)",
 }
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raise when the same recipe gives other clips."""
 
 
