@@ -132,7 +132,7 @@ def test_babble_is_made_of_the_other_voices_equally_loud():
 def test_each_sound_is_compared_with_its_clean_self():
     random = np.random.default_rng(0)
     voices = [random.standard_normal(400).astype(np.float32) * 0.1 for _ in range(3)]
-    sounds = noisy(voices, 1, 10.0, random)
+    sounds = noisy(voices, 1, ["pink", "babble"], 10.0, random)
     assert list(sounds) == ["clean", "pink", "babble"] and sounds["clean"] is voices[1]
     assert compare(sounds, "clean", "jaw") == {"jaw correlation": pytest.approx(1), "jaw amplitude": 1}
     values = compare(sounds, "pink", "gap")
