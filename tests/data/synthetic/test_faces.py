@@ -21,7 +21,13 @@ from talkface.head import ACTIONS
 from talkface.head.emotions import EMOTIONS, emotion_actions
 
 TINY = FaceRecipe(
-    identities=3, faces_per_identity=2, size=48, val_people=0, test_people=1, supersample=1, people_per_shard=1
+    identities=3,
+    faces_per_identity=2,
+    size=48,
+    val_people=0,
+    test_people=1,
+    supersample=1,
+    people_per_shard=1,
 )
 
 
