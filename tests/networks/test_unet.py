@@ -278,5 +278,11 @@ def test_folded_positions_come_back_to_their_place():
 def test_a_fold_that_does_not_fit_is_refused():
     with pytest.raises(TalkfaceError, match="image_size: 30; allowed: a multiple of 4"):
         UNet(
-            in_channels=3, out_channels=3, model_channels=16, channel_mult=(1, 2), image_size=30, patch_size=2
+            in_channels=3,
+            out_channels=3,
+            model_channels=16,
+            channel_mult=(1, 2),
+            attention_downsamples=(),
+            image_size=30,
+            patch_size=2,
         )
