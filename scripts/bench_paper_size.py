@@ -119,6 +119,7 @@ class PaperSize:
             sampler=sampler,
             sound=Sound(self.features, 50.0, WINDOW, float(FPS)),
             references=References(crop),
+            image_size=128,
             mask_kind="lower_face",
             seed=0,
             independent_noise=1.0 if thesis else 0.0,
