@@ -101,6 +101,7 @@ def as_the_thesis(module: nn.Module) -> nn.Module:
     copied = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
     for layer in copied.modules():
         if isinstance(layer, CrossAttention):
+            # one layer of this copy computes as the thesis's code does; mypy knows methods of classes only
             layer.forward = MethodType(separate_attention, layer)  # type: ignore[method-assign]
     return copied
 

@@ -122,6 +122,7 @@ def measure(size: str, steps: int, batch_size: int) -> dict[str, float]:
             for kind in ("pictures", "latents"):
                 found[kind].append(step(kind, number))
             batch: dict[str, Tensor] = {}
+            # called at once, inside of this turn of the loop: what the closures hold cannot change under them
             found["read"].append(clock(lambda: batch.update(next(loaders["pictures"]))))  # noqa: B023
             found["encode"].append(clock(lambda: module.encode(batch)))  # noqa: B023
         share = operations(module, batch)

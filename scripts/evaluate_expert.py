@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,9 @@ def held_out(folder: Path, limit: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
 
 
 @torch.no_grad()
-def in_parts(network: object, images: Tensor, size: int = 32) -> Tensor:
+def in_parts(network: Callable[[Tensor], Tensor], images: Tensor, size: int = 32) -> Tensor:
     """`network(images)`, some at a time."""
-    return torch.cat([network(part) for part in images.split(size)])  # type: ignore[operator]
+    return torch.cat([network(part) for part in images.split(size)])
 
 
 def confusion(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:

@@ -102,9 +102,12 @@ def test_single_objects_build(path: Path) -> None:
     assert type(made).__name__ in ("UNet", "VQGAN", "DDIM", "PLMS", "DPMSolverPP")
 
 
+def count(module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def test_numbers_of_the_thesis(weights_folder: Path) -> None:
     cli = build_without_memory(CONF / "talking_mead.yaml", weights_folder)
-    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
     assert count(cli.model.network) == 163_158_883
     assert count(cli.model.first_stage) == 60_605_598
     assert count(cli.model.conditioner.conditioners["audio"]) == 483_091
@@ -120,7 +123,6 @@ def test_numbers_of_the_emotion_model(weights_folder: Path) -> None:
     """arXiv 2308.03183 and thesis chapter 4: sizes, optimizer, schedule, drops, averaging."""
     first = build_without_memory(CONF / "vqgan_affectnet.yaml", weights_folder)
     cli = build_without_memory(CONF / "ldm_affectnet.yaml", weights_folder)
-    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
     assert count(first.model.first_stage) == count(cli.model.first_stage) == 60_605_598
     assert first.model.learning_rate == pytest.approx(3.6e-5) and first.datamodule.batch_size == 8
     assert first.trainer.max_epochs == 6

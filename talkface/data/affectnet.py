@@ -171,6 +171,7 @@ def _row(fields: dict[str, str], split: str, with_points: bool, seen: dict[str, 
     problem = None
     if not 0 <= label < len(EMOTIONS):
         problem = ("label", f"label {label} ({LEFT_OUT.get(label, 'unknown')})")
+    # a tuple made by a generator has any length to mypy; `box` has the four of COLUMNS[1:5]
     return Row(name, split, file, label, box, valence, arousal, points, problem)  # type: ignore[arg-type]
 
 

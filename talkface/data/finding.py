@@ -46,6 +46,7 @@ def make_finder(name: str = "bundled", weights: str | None = None, device: str =
         source = weights or "default"
         known = read_description(bundle_folder(source))["parts"]
         parts = load_bundle(source, device, parts=[p for p in ("landmarks", "mouth") if p in known])
+        # to mypy a part is a Module; the bundle's `landmarks` and `mouth` are these networks
         return faces.NetworkFaceFinder(parts.part("landmarks"), mouth=parts.parts.get("mouth"))  # type: ignore[arg-type]
     if name == "face-alignment":
         return faces.FaceAlignmentFinder(device, weights)

@@ -140,6 +140,7 @@ def _encode(
     parts = []
     for start in range(0, len(pictures), batch_size):
         images = np.stack([read(picture) for picture in pictures[start : start + batch_size]])
+        # to mypy an attribute of a Module is a Tensor or a Module; every first stage can encode
         latents = first_stage.encode(to_tensor(images).to(device))  # type: ignore[operator]
         parts.append(latents.float().cpu().numpy().astype(np.float16))
     return np.concatenate(parts)

@@ -26,7 +26,7 @@ NUM_EMOTIONS, NUM_ACTIONS = 8, 52
 
 
 class EmotionClassifier(nn.Module):
-    """The role.
+    """The role; what fills it, `EmotionNetwork` or HSEmotion below, defines `forward`.
 
     Attributes:
         image_size: side in pixels of what it looks at; other sizes are resized to it.

@@ -166,6 +166,7 @@ class EmotionEditPipeline:
             parts = self.bundle.parts
             if "landmarks" not in parts:
                 parts = load_bundle("default", self.device, parts=("landmarks", "mouth")).parts
+            # to mypy a part is a Module; the bundle's `landmarks` and `mouth` are these networks
             self._finder = NetworkFaceFinder(parts["landmarks"], mouth=parts.get("mouth"))  # type: ignore[arg-type]
         return self._finder
 

@@ -181,6 +181,7 @@ def test_the_module_encodes_with_the_model_in_training(pictures_folder: Path, ca
     )
     module.setup("fit")
     model = SimpleNamespace(first_stage=tiny_vqgan(), device=torch.device("cpu"))
+    # what a Trainer tells the module, without the seconds that a Trainer takes to start
     module.trainer = trainer(model)  # type: ignore[assignment]
     batch = next(iter(module.train_dataloader()))
     assert batch["target_latents"].shape == (4, 3, 8, 8) and batch["label"].dtype == torch.int64
