@@ -230,7 +230,7 @@ def cycles(bundle: str, folder: Path, most: int) -> str:
             settings = replace(
                 pipeline.defaults, solver=solver, num_inference_steps=steps, guidance_scale=scale, grid=None
             )
-            back = pipeline.decode(pipeline.editor.edit(latents, sources, sources, settings))
+            back = pipeline.decode(pipeline.editor.edit(latents, sources, sources, settings, None, latents))
             found = psnr(back, plain)
             lines.append(
                 f"| {solver} | {steps} + {steps} | {scale:g} | {found.mean():.2f} | {found.min():.2f} |"

@@ -201,14 +201,16 @@ class Table:
             if not missing and not cycle:
                 continue
             settings = self.settings(scale, strength)
-            noisy = pipeline.editor.invert(latents, sources, settings)
+            noisy = pipeline.editor.invert(latents, sources, settings, references=latents)
             if cycle:
-                back = pipeline.decode(pipeline.editor.denoise(noisy, sources, settings)).cpu()
+                back = pipeline.editor.denoise(noisy, sources, settings, references=latents)
+                back = pipeline.decode(back).cpu()
                 judged = measure(self.judges, back, plain, faces, descriptors, -1)
                 self.rows.add(f"cycle {name}", [row | {"target": 0} for row in judged])
             for target in missing:
                 told = [single(target, pipeline.emotions)] * len(sources)
-                edited = pipeline.decode(pipeline.editor.denoise(noisy, told, settings)).cpu()
+                edited = pipeline.editor.denoise(noisy, told, settings, references=latents)
+                edited = pipeline.decode(edited).cpu()
                 self.rows.add(name, measure(self.judges, edited, plain, faces, descriptors, target))
 
 
@@ -229,9 +231,12 @@ def figures(
 
     def edited(row: slice, settings: EditSettings) -> list[np.ndarray]:
         """For each target, uint8 (N, S, S, 3)."""
-        noisy = pipeline.editor.invert(latents[row], sources[row], settings)
+        noisy = pipeline.editor.invert(latents[row], sources[row], settings, references=latents[row])
         told = [[single(target, pipeline.emotions)] * len(noisy) for target in table.targets]
-        made = (pipeline.decode(pipeline.editor.denoise(noisy, one, settings)).cpu() for one in told)
+        made = (
+            pipeline.decode(pipeline.editor.denoise(noisy, one, settings, references=latents[row])).cpu()
+            for one in told
+        )
         return [to_uint8(images + rest[row]) for images in made]
 
     names = [pipeline.emotions[target] for target in table.targets]

@@ -43,7 +43,7 @@ SCHEDULE = {"class_path": "talkface.diffusion.schedule.NoiseSchedule", "init_arg
 NETWORK = {
     "class_path": "talkface.networks.unet.UNet",
     "init_args": {
-        "in_channels": 6,
+        "in_channels": 12,  # noisy latents and those of the reference
         "out_channels": 6,
         "model_channels": 64,
         "channel_mult": [1, 2, 3],
@@ -61,12 +61,23 @@ CONDITIONER = {
         "conditioners": {
             "emotion": {
                 "class_path": "talkface.conditioning.face.EmotionConditioner",
-                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.25, "intensity": True},
+                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.15, "intensity": True},
             },
             # actions say all that the emotion says, and more: they are told seldom, or the emotion would not be learnt
             "actions": {
                 "class_path": "talkface.conditioning.face.ActionConditioner",
-                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.7},
+                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.75},
+            },
+            # the person with another expression: who it is need not be guessed from noise, all that is left to learn
+            # is what an emotion does to a face; without it the model makes faces of nobody
+            "reference": {
+                "class_path": "talkface.conditioning.frames.FramesConditioner",
+                "init_args": {
+                    "latent_channels": 6,
+                    "latent_size": 32,
+                    "order": ["reference"],
+                    "drop_rate": 0.15,
+                },
             },
         }
     },
@@ -98,6 +109,7 @@ def train(options: argparse.Namespace) -> None:
         image_size=IMAGE_SIZE,
         mirror=True,
         truth=("actions", "intensity"),
+        reference=True,
         cache_latents=True,
         batch_size=options.batch_size,
     )

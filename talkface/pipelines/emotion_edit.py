@@ -7,10 +7,11 @@ decode; lay what changed (decoded result minus decoded original, so that what th
 of hue, away from the mouth, a part) over the large crop; paste that back. Where nothing changed the photograph's own
 pixels stay.
 
-What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for `emotion` and perhaps `actions`) and,
-in `meta`, `image_size`, `schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] ->
-probabilities (B, emotions)), `landmarks` and `mouth` (the face finder; otherwise the default bundle's), and say
-`emotions`, `final_alpha` and `editing` (values of `EditSettings`).
+What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for `emotion`, and perhaps for `actions`
+and for a `reference`, which is shown the picture itself: then nobody need be guessed from noise) and, in `meta`,
+`image_size`, `schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] -> probabilities
+(B, emotions)), `landmarks` and `mouth` (the face finder; otherwise the default bundle's), and say `emotions`,
+`final_alpha` and `editing` (values of `EditSettings`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from talkface.checkpoint import Bundle
 
 AUTO = "auto"
-TOLD = {"emotion", "actions"}
+TOLD = {"emotion", "actions", "reference"}
 GROUP_PICTURES = {"cpu": 1, "mps": 4, "cuda": 16}
 SMALLEST_PICTURE = 32
 
@@ -322,9 +323,9 @@ class EmotionEditPipeline:
             sources = self.sources(images, given)
             latents = self.encode(images)
             plain = self.decode(latents)
-            noisy = self.editor.invert(latents, sources, settings, keep_going)
+            noisy = self.editor.invert(latents, sources, settings, keep_going, latents)
             made = [
-                self.decode(self.editor.denoise(noisy, [target] * len(some), settings, keep_going))
+                self.decode(self.editor.denoise(noisy, [target] * len(some), settings, keep_going, latents))
                 for target in targets
             ]
             for index, (face, shown) in enumerate(zip(some, sources, strict=True)):
@@ -357,7 +358,8 @@ class EmotionEditPipeline:
         """`count` uint8 (s, s, 3) faces from one to the other, both included (thesis section 4.3.5).
 
         Both are inverted to t_0, their latents there interpolated spherically, and denoised under what lies between
-        their sources. The first stage is not laid over anything: between two photographs there is no photograph.
+        their sources. The first stage is not laid over anything: between two photographs there is no photograph, and
+        nobody is shown to a network that could be shown a person.
 
         Raises:
             TalkfaceError: fewer than 2, or as `__call__`.
@@ -392,5 +394,5 @@ class EmotionEditPipeline:
         if cycle:
             chosen = self.defaults if settings is None else settings
             shown = self.sources(images, self.source_expression(source))
-            made["cycle"] = self.decode(self.editor.edit(latents, shown, shown, chosen, keep_going))
+            made["cycle"] = self.decode(self.editor.edit(latents, shown, shown, chosen, keep_going, latents))
         return made

@@ -107,12 +107,18 @@ def _with_neutral(
 
 
 def condition(
-    conditioner: ConditionerSet, expressions: Sequence[Expression], device: torch.device
+    conditioner: ConditionerSet,
+    expressions: Sequence[Expression],
+    device: torch.device,
+    references: Tensor | None = None,
 ) -> Conditioning:
     """One row for each expression: the mean of its emotions' conditionings, weighted by their shares.
 
     Args:
-        conditioner: of `emotion`, and perhaps `actions`, which reads batch["actions"] (B, 52).
+        conditioner: of `emotion`, and perhaps `actions`, which reads batch["actions"] (B, 52), and `reference`, a
+            `FramesConditioner` of the person's picture.
+        references: latents (B, C, h, w) of the pictures of the people; None: nobody is shown. Not looked at by a
+            conditioner without `reference`.
     """
     owners: list[int] = []
     labels: list[int] = []
@@ -130,6 +136,13 @@ def condition(
     drop = {}
     if "actions" in conditioner.conditioners:
         drop["actions"] = torch.tensor([actions is None for actions in told], device=device)
+    if "reference" in conditioner.conditioners:
+        frames = conditioner.conditioners["reference"]
+        size = (len(owners), frames.latent_channels, frames.latent_size, frames.latent_size)
+        # zeros are what this conditioner says when it says nothing
+        batch["reference_latents"] = (
+            torch.zeros(size, device=device) if references is None else references.to(device)[owners]
+        )
     rows = conditioner(batch, drop)
     index, share_of = torch.tensor(owners, device=device), torch.tensor(weights, device=device)
 
@@ -141,6 +154,8 @@ def condition(
     return Conditioning(**{name: mean(value) for name, value in fields.items() if value is not None})
 
 
-def unconditioned(conditioner: ConditionerSet, count: int, device: torch.device) -> Conditioning:
-    """`count` rows in which nothing is told."""
-    return condition(conditioner, [Expression(UNKNOWN)] * count, device)
+def unconditioned(
+    conditioner: ConditionerSet, count: int, device: torch.device, references: Tensor | None = None
+) -> Conditioning:
+    """`count` rows in which no expression is told."""
+    return condition(conditioner, [Expression(UNKNOWN)] * count, device, references)

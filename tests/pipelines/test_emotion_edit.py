@@ -19,6 +19,7 @@ from talkface.media import to_tensor
 from talkface.metrics.paired import psnr
 from talkface.pipelines.emotion_edit import EmotionEditPipeline, Face
 from talkface.pipelines.expression import condition, parse_expression, unconditioned
+from talkface.pipelines.generate import EmotionPipeline
 from talkface.pipelines.latent_editing import EditSettings, blend_expressions, slerp
 
 FEW = EditSettings(num_inference_steps=3, guidance_scale=2.0)
@@ -265,3 +266,26 @@ def test_expressions_between_two() -> None:
     happy, sad = (parse_expression(name, names, False) for name in ("happy", "sad"))
     assert blend_expressions(happy, sad, 0.25).shares == ((1, 0.75), (2, 0.25))
     assert blend_expressions(happy, happy, 0.5).shares == ((1, 1.0),)
+
+
+def test_a_network_that_is_shown_the_person(tiny_reference_bundle: Path, squares: list[Face]) -> None:
+    """It sees the picture while inverting and denoising, keeps it in every batch, and makes faces without one, too."""
+    shown = EmotionEditPipeline(load_bundle(tiny_reference_bundle), "fp32", object(), group=2)
+    editor, told = shown.editor, [parse_expression("happy", shown.emotions, True)] * 3
+    latents = shown.encode(shown.images(squares))
+    with_it = editor.edit(latents, told, told, FEW, references=latents)
+    others = editor.edit(latents, told, told, FEW, references=latents.flip(0))
+    nobody = editor.edit(latents, told, told, FEW)
+    assert not torch.allclose(with_it[0], others[0], atol=1e-3)
+    assert not torch.allclose(with_it[0], nobody[0], atol=1e-3)
+    assert torch.equal(with_it[1], others[1])  # the middle one is its own reference both times
+    together = edited(shown, squares, "happy")
+    alone = [edited(shown, [face], "happy")[0] for face in squares]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    expected = shown.decode(editor.edit(latents[:1], told[:1], told[:1], FEW, references=latents[:1]))
+    cycle = shown.reconstruct(shown.images(squares[:1]), source="happy", settings=FEW)["cycle"]
+    assert torch.equal(cycle, expected)
+    [face] = EmotionPipeline(load_bundle(tiny_reference_bundle), "fp32", group=1)(
+        [("happy", 0)], num_inference_steps=2
+    )
+    assert face.shape == (32, 32, 3)
