@@ -254,12 +254,12 @@ def make_editing_bundle(folder: Path, shown: bool) -> Path:
         }
     }
     if shown:
-        specs["conditioner"]["init_args"]["conditioners"]["reference"] = {
+        specs["conditioner"]["init_args"]["conditioners"]["frames"] = {
             "class_path": "talkface.conditioning.frames.FramesConditioner",
-            "init_args": {"latent_channels": 3, "latent_size": 8, "order": ["reference"]},
+            "init_args": {"latent_channels": 3, "latent_size": 8, "order": ["guide", "reference"]},
         }
     network = specs["network"]["init_args"]
-    network |= {"in_channels": 6 if shown else 3, "context_dim": None, "embedding_dim": 24}
+    network |= {"in_channels": 9 if shown else 3, "context_dim": None, "embedding_dim": 24}
     specs["first_stage"]["init_args"]["codebook_size"] = None  # a codebook would round small changes away
     generator = torch.Generator().manual_seed(7)
     for name, strength in (("first_stage", 0.1), ("network", 0.1), ("conditioner", 3.0)):

@@ -8,7 +8,7 @@ kernels round differently at other batch sizes. So a picture comes out the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,7 +101,7 @@ class LatentEditor:
 
     Args:
         network: (x, timesteps, conditioning) -> output.
-        conditioner: of `emotion`, and perhaps `actions` and `reference`; see `condition`.
+        conditioner: of `emotion`, and perhaps `actions` and `frames`; see `condition`.
         final_alpha: see `Solver`.
         group: pictures in every network call.
         dtype: precision of the network; solvers compute in float32.
@@ -122,16 +122,16 @@ class LatentEditor:
         sources: Sequence[Expression],
         settings: EditSettings,
         keep_going: Callable[[], None] | None = None,
-        references: Tensor | None = None,
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Clean latents (N, C, h, w) -> latents at t_0, one source expression each.
 
         Args:
             keep_going: called at every step; raises to stop.
-            references: latents (N, C, h, w) of pictures of the same people, for a network that is shown one.
+            shown: latents (N, C, h, w) of pictures of the people by name, for a network that is shown some.
         """
         scale = settings.source_scale
-        return self._in_groups(latents, sources, settings, scale, True, keep_going, references)
+        return self._in_groups(latents, sources, settings, scale, True, keep_going, shown)
 
     def denoise(
         self,
@@ -139,11 +139,11 @@ class LatentEditor:
         targets: Sequence[Expression],
         settings: EditSettings,
         keep_going: Callable[[], None] | None = None,
-        references: Tensor | None = None,
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Latents at t_0 (N, C, h, w) -> clean latents, one target expression each."""
         scale = settings.guidance_scale
-        return self._in_groups(latents, targets, settings, scale, False, keep_going, references)
+        return self._in_groups(latents, targets, settings, scale, False, keep_going, shown)
 
     def edit(
         self,
@@ -152,11 +152,11 @@ class LatentEditor:
         targets: Sequence[Expression],
         settings: EditSettings,
         keep_going: Callable[[], None] | None = None,
-        references: Tensor | None = None,
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Both ways."""
-        noisy = self.invert(latents, sources, settings, keep_going, references)
-        return self.denoise(noisy, targets, settings, keep_going, references)
+        noisy = self.invert(latents, sources, settings, keep_going, shown)
+        return self.denoise(noisy, targets, settings, keep_going, shown)
 
     @torch.inference_mode()
     def _in_groups(
@@ -167,7 +167,7 @@ class LatentEditor:
         scale: float,
         inverting: bool,
         keep_going: Callable[[], None] | None,
-        references: Tensor | None,
+        shown: Mapping[str, Tensor] | None,
     ) -> Tensor:
         settings.check(self.schedule)
         times = make_timesteps(
@@ -182,7 +182,11 @@ class LatentEditor:
         for start in range(0, len(latents), self.group):
             some, told = latents[start : start + self.group], list(expressions[start : start + self.group])
             x = self._filled(some)
-            known = None if references is None else self._filled(references[start : start + self.group])
+            known = None
+            if shown is not None:
+                known = {
+                    name: self._filled(values[start : start + self.group]) for name, values in shown.items()
+                }
             predict = self._predictor(told + told[-1:] * (len(x) - len(some)), scale, keep_going, known)
             with autocast(self.device, self.dtype):
                 if inverting:
@@ -204,11 +208,11 @@ class LatentEditor:
         expressions: Sequence[Expression],
         scale: float,
         keep_going: Callable[[], None] | None,
-        references: Tensor | None,
+        shown: Mapping[str, Tensor] | None,
     ) -> NoisePredictor:
-        nothing = unconditioned(self.conditioner, len(expressions), self.device, references)
+        nothing = unconditioned(self.conditioner, len(expressions), self.device, shown)
         # a scale of 0 leaves nothing of the conditional branch, which then need not be computed
-        told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device, references)
+        told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device, shown)
         scales = {} if scale in (0.0, 1.0) else {"expression": scale}
         guided = ClassifierFreeGuidance(
             self.network, self.schedule, self.prediction_type, told, {"expression": nothing}, scales
