@@ -116,6 +116,7 @@ def train(options: argparse.Namespace) -> None:
             conditioner,
             prediction_type="velocity",
             timesteps=LEVELS,
+            reference_start=0.5,
             learning_rate=rate,
             betas=(0.9, 0.99),
             warmup_steps=100,

@@ -243,8 +243,8 @@ class EmotionEditPipeline:
             size = self.image_size * max(1, round(height / self.image_size))
             matrix = np.array([[size / height, 0.0, 0.0], [0.0, size / height, 0.0]])
             whole = AlignedCrop.from_matrix(picture, matrix, size)
-            found_in = self.finder.find(whole.image) if self.is_guided else ()
-            points = np.asarray(found_in[0].points, np.float32) if len(found_in) else None
+            found_in = self.finder.find(whole.image) if self.is_guided else []
+            points = np.asarray(found_in[0].points, np.float32) if found_in else None
             return Face(picture, whole, np.ones((size, size), np.float32), 0, points)
 
         def side(points: np.ndarray) -> int:
