@@ -24,10 +24,12 @@ from talkface.data.labelled import LabelledPictures
 from talkface.data.latents import LatentStore
 from talkface.head.emotions import emotion_actions
 from talkface.head.expressing import Expresser
+from talkface.head.expression import as_commands
 from talkface.media import to_tensor, to_uint8
 from talkface.portrait.crop import alignment_matrix, transform
 
 UNCHANGED = 0.1
+MISTAKES = 0.5  # of those that dubbing must bear: here no second film has to be met
 TOLD = ("actions", "intensity")
 
 
@@ -53,7 +55,7 @@ def draw_guides(corpus: Path, work: Path, size: int, rounds: int, workers: int) 
 
 def _draw_shard(corpus: Path, path: Path, size: int, shard: str, turn: int) -> None:
     torch.set_num_threads(1)
-    data, expresser, maker = pictures(corpus, size), Expresser(), GuideMaker(1.0)
+    data, expresser, maker = pictures(corpus, size), Expresser(), GuideMaker(MISTAKES)
     people: dict[str, list[int]] = {}
     for number, picture in enumerate(data.pictures):
         people.setdefault(picture.clip.subject, []).append(number)
@@ -71,7 +73,7 @@ def _draw_shard(corpus: Path, path: Path, size: int, shard: str, turn: int) -> N
         found = maker.disturbed(points[None], size, maker.habit(size, rng), rng)[0].numpy()
         wanted = data.pictures[target].clip
         strength = float(data.corpus.read_truth(wanted, ("intensity",))["intensity"][0])
-        actions = emotion_actions(wanted.emotion, strength)[None]
+        actions = as_commands(emotion_actions(wanted.emotion, strength)[None])
         drawn = image if same else to_uint8(expresser(to_tensor(image)[0], found, actions))[0]
         rows.append((target, source, drawn))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.npz")

@@ -1,7 +1,8 @@
 """A photograph told facial actions: its head is fitted and drawn in its own pose, before its own background.
 
-The guide of expression editing. Commands take the place of the expression that the photograph shows (see
-`expression.commanded`); what they mean for its skin, wrinkles and shadows is beyond a mesh, and left to a network.
+The guide of expression editing. The mouth is drawn by `guide`, brows, nose and cheeks move as in `living`, lids as in
+`eyelids`. Commands take the place of the expression that the photograph shows (see `expression.commanded`); what they
+mean for its wrinkles and shadows is beyond a mesh, and left to a network.
 """
 
 from __future__ import annotations
@@ -11,24 +12,36 @@ import torch
 from torch import Tensor
 
 from talkface.head.expression import commanded, resting_actions
-from talkface.head.fit import HeadFitter
+from talkface.head.eyelids import Eyelids
+from talkface.head.fit import FittedHead, HeadFitter
 from talkface.head.guide import Guide
-from talkface.head.model import HeadModel
+from talkface.head.living import LivingPhotograph
+from talkface.head.model import ACTIONS, HeadModel
+
+UPPER = np.array([name.startswith(("brow", "eye", "cheekSquint", "noseSneer")) for name in ACTIONS])
+"""(52,) which actions are not of the mouth: lids, brows, cheeks, nose."""
+
+_BUILD = 0.2  # so much of an action that a fit finds may be how a face is built
+_STILL = np.zeros(3), np.zeros(2)
+_WIDE, _BLINK, _SQUINT = (
+    [n for n, name in enumerate(ACTIONS) if name.startswith(part)]
+    for part in ("eyeWide", "eyeBlink", "eyeSquint")
+)
+_BACK = 0.4  # of widened eyes is a blink that brings them back to rest; squints the other way
 
 
 class Expresser:
     """Draws faces with other expressions.
 
     Args:
-        device: where to draw.
+        device: where the mouth is drawn.
         supersample: see `Guide`.
     """
 
     def __init__(self, device: torch.device | str = "cpu", supersample: int = 2) -> None:
-        head = HeadModel.load()
-        self._fitter = HeadFitter(head)
-        self._guide = Guide(head.to(device), supersample=supersample)
-        self._device = torch.device(device)
+        self._head, self._device = HeadModel.load(), torch.device(device)
+        self._fitter = HeadFitter(self._head)
+        self._guide = Guide(HeadModel.load().to(device), supersample=supersample)
 
     def __call__(self, image: Tensor, points: np.ndarray, actions: np.ndarray) -> Tensor:
         """One face with T expressions.
@@ -38,15 +51,40 @@ class Expresser:
             actions: (T, 52), 0 to 1 as ARKit means them (`talkface.head.ACTIONS`).
 
         Returns:
-            (T, 3, S, S) in [-1, 1].
+            (T, 3, S, S) in [-1, 1], on the CPU.
         """
         places = torch.from_numpy(np.asarray(points, np.float64))[None]
         fitted = self._fitter(places)
         person = fitted.with_pose(self._fitter.pose(places, fitted))
-        wanted = commanded(
-            np.asarray(actions, np.float32), resting_actions(self._fitter, person, places).numpy()
+        rest = resting_actions(self._fitter, person, places).numpy()
+        told = np.asarray(actions, np.float32)
+        mouth = np.where(UPPER, rest, commanded(told, rest)).astype(np.float32)
+        seen = person.to(self._device)
+        source = self._guide.source(image[None].to(self._device), seen, places.to(self._device))
+        canvas = image[None].to(self._device).expand(len(told), -1, -1, -1)
+        drawn = self._guide(source, torch.from_numpy(mouth).to(self._device), seen, canvas).pictures
+        return self._above(
+            image, fitted, np.asarray(points), drawn.cpu(), told - np.clip(rest - _BUILD, 0.0, None)
         )
-        picture, person = image[None].to(self._device), person.to(self._device)
-        source = self._guide.source(picture, person, places.to(self._device))
-        canvas = picture.expand(len(wanted), -1, -1, -1)
-        return self._guide(source, torch.from_numpy(wanted).to(self._device), person, canvas).pictures
+
+    def _above(
+        self, image: Tensor, fitted: FittedHead, points: np.ndarray, drawn: Tensor, change: np.ndarray
+    ) -> Tensor:
+        """Pictures (T, 3, S, S) with the upper face moved by `change` (T, 52)."""
+        size = image.shape[-1]
+        living = LivingPhotograph(self._head, fitted, size, size, border=0.0)
+        lids = Eyelids(_bytes(image), points)
+        result = []
+        for picture, moved in zip(drawn, np.where(UPPER, change, 0.0), strict=True):
+            eyes = moved.copy()
+            eyes[_BLINK] += _BACK * np.clip(-moved[_WIDE], 0.0, None)
+            eyes[_WIDE] += _BACK * np.clip(-moved[_SQUINT], 0.0, None)
+            one = living(lids(_bytes(picture), eyes), *_STILL, moved.astype(np.float32))
+            result.append(torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1.0)
+        return torch.stack(result)
+
+
+def _bytes(image: Tensor) -> np.ndarray:
+    """(3, S, S) in [-1, 1] -> uint8 (S, S, 3)."""
+    scaled = ((image.clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(scaled.permute(1, 2, 0).cpu().numpy())

@@ -73,6 +73,11 @@ def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     return np.clip(actions * _STRENGTH + keep * build, 0.0, _STRENGTH).astype(np.float32)
 
 
+def as_commands(actions: np.ndarray) -> np.ndarray:
+    """The head's own actions (T, 52) as `commanded` is told them."""
+    return actions / _STRENGTH
+
+
 def calmed(rest: np.ndarray, share: float) -> np.ndarray:
     """A resting face (1, 52) whose own expression of the mouth is taken back by `share` (0 to 1), for another one."""
     result = rest.copy()

@@ -33,7 +33,8 @@ _NECK = (
 )  # metres: the neck is still at the first height and follows the head above the second
 _REACH = 0.130  # metres around the head that are dragged along
 _HAIR = 0.020  # metres around the head that move as it does
-_BORDER = 0.070  # metres from the border of the picture over which motion fades in
+BORDER = 0.070
+"""Metres from the border of a picture over which motion fades in."""
 _BLUR = 0.005  # metres
 _LIDS = ("eyeBlink", "eyeWide", "eyeSquint", "eyeLook")  # `eyelids` draws them
 _BROWS = 1.6  # the mesh's brows move by 5 to 7 mm at most, people's by more
@@ -49,6 +50,7 @@ class LivingPhotograph:
         head: the model.
         fitted: the one head, in pixels of the photograph.
         height, width: of the photograph.
+        border: metres from the border of the picture over which motion fades in; 0 for a face cut out of its picture.
         painted: (N, 2) places in pixels -> (N,) share in [0, 1] of the picture that already shows the wanted mouth
             actions; there mouth actions do not move it again. None: nowhere.
     """
@@ -60,6 +62,7 @@ class LivingPhotograph:
         height: int,
         width: int,
         painted: PaintedShare | None = None,
+        border: float = BORDER,
     ) -> None:
         self.height, self.width = height, width
         vertices = head(fitted.identity, fitted.actions)
@@ -102,7 +105,9 @@ class LivingPhotograph:
         y = self.top + (np.arange(rows) + 0.5) * step[1]
         across = np.minimum(x, width - x)[None] / scale
         down = np.minimum(y, height - y)[:, None] / scale
-        border = _rise(np.minimum(across, down), self.cell / scale, _BORDER)
+        faded = np.ones((rows, columns))
+        if border > 0:
+            faded = _rise(np.minimum(across, down), self.cell / scale, border)
         # 4. the fields, in pixels: three rotations (degrees), two shifts (metres), the actions
         arms = (values[..., :3] - np.array(PIVOT, dtype=np.float32)) @ turn.numpy().T
         smooth = _BLUR * scale / self.cell
@@ -128,7 +133,7 @@ class LivingPhotograph:
             fields.append(part[..., None] * motions[:, :, number])
         downward = np.array([scale, -scale])
         self._fields = np.stack(
-            [_blurred(field, 2 * smooth) * border[..., None] * downward for field in fields]
+            [_blurred(field, 2 * smooth) * faded[..., None] * downward for field in fields]
         ).astype(np.float32)
         grid = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
         self._grid: np.ndarray = np.stack(list(grid), axis=-1)

@@ -18,6 +18,7 @@ from talkface.conditioning.base import ConditionerSet, Conditioning
 from talkface.errors import TalkfaceError
 from talkface.head.action_units import action_vector
 from talkface.head.emotions import EMOTIONS, emotion_actions
+from talkface.head.expression import as_commands
 from talkface.head.model import ACTIONS
 
 UNKNOWN = "none"
@@ -110,7 +111,7 @@ def _with_neutral(
 
 
 def wanted_actions(expression: Expression, names: Sequence[str]) -> np.ndarray | None:
-    """(52,) facial actions of an expression, 0 to 1; None where nothing is told.
+    """(52,) facial actions of an expression, 0 to 1 as ARKit means them; None where nothing is told.
 
     Args:
         names: of the emotions, in the order of their ids; what `talkface.head.emotions` does not know moves nothing.
@@ -120,7 +121,7 @@ def wanted_actions(expression: Expression, names: Sequence[str]) -> np.ndarray |
     wanted = np.zeros(len(ACTIONS), np.float32)
     for label, share in expression.shares:
         if names[label] in EMOTIONS:
-            wanted += share * emotion_actions(names[label], 1.0)
+            wanted += share * as_commands(emotion_actions(names[label], 1.0))
     if expression.actions is not None:
         wanted = np.maximum(wanted, np.array(expression.actions, np.float32))
     return wanted.clip(0.0, 1.0)

@@ -15,6 +15,7 @@ import torch
 
 from talkface.errors import TalkfaceError
 from talkface.head.emotions import EMOTIONS, emotion_actions
+from talkface.head.expressing import UPPER
 from talkface.head.eyelids import Eyelids
 from talkface.head.fit import HeadFitter
 from talkface.head.living import LivingPhotograph, painted_share
@@ -26,7 +27,6 @@ from talkface.pipelines.sources import FoundFace
 from talkface.portrait.blend import blend_mask
 
 DEFAULT_MOTION = "subtle"
-_UPPER = np.array([name.startswith(("brow", "eye", "cheekSquint", "noseSneer")) for name in ACTIONS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class Liveliness:
 
     def mouth(self, times: Sequence[float]) -> np.ndarray:
         """(N, 52) the emotion's actions of the lower face at `times`."""
-        return np.concatenate([np.where(_UPPER, 0.0, self.at(time).actions) for time in times])
+        return np.concatenate([np.where(UPPER, 0.0, self.at(time).actions) for time in times])
 
 
 class LivePicture:
