@@ -222,22 +222,40 @@ def unpack_masks(packed: np.ndarray, width: int) -> np.ndarray:
     return np.unpackbits(packed, axis=-1, count=width).astype(bool)
 
 
-def read_corpus_info(folder: Path) -> dict[str, Any]:
-    """`corpus.json`, checked."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """`corpus.json` of a corpus, which may be unfinished.
+
+    Raises:
+        TalkfaceError: it is missing or damaged, or of another format or version.
+    """
     path = folder / "corpus.json"
     if not path.is_file():
         raise TalkfaceError(
             f"corpus: {folder} has no corpus.json; prepare it with a script in data_prep/ first"
         )
     try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
         raise TalkfaceError(f"{path} is not valid JSON ({error}); prepare the corpus again") from error
-    if info.get("format") != FORMAT or info.get("version", 0) > FORMAT_VERSION:
+    found = info if isinstance(info, dict) else {}
+    version = found.get("version")
+    if found.get("format") != FORMAT or not isinstance(version, int):
         raise TalkfaceError(
-            f"{path} says format {info.get('format')!r} version {info.get('version')!r}; "
-            f"allowed {FORMAT!r} up to version {FORMAT_VERSION}; update talkface or prepare the corpus again"
+            f"{path} says format {found.get('format')!r} version {version!r}; allowed {FORMAT!r} "
+            f"version {FORMAT_VERSION}; prepare the corpus again, into another folder"
         )
+    if version != FORMAT_VERSION:
+        newer = version > FORMAT_VERSION
+        raise TalkfaceError(
+            f"{path}: version {version} of the format, made by {'a newer' if newer else 'an older'} talkface; "
+            f"allowed is {FORMAT_VERSION}; {'update talkface' if newer else 'prepare it again, into another folder'}"
+        )
+    return info
+
+
+def read_corpus_info(folder: Path) -> dict[str, Any]:
+    """`corpus.json` of a finished corpus, checked."""
+    info = read_description(folder)
     if not (folder / "index.parquet").is_file():
         raise TalkfaceError(
             f"the corpus {folder} is unfinished (no index.parquet); run its preparation again, it continues"
