@@ -15,7 +15,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -160,22 +160,23 @@ def prepare(
     if source.needs_finder:
         chosen = finder or FinderChoice(finder_name, finder_weights, device)
     out = Path(out)
-    done: list[str] = []
-    with _errors_of_the_disk(out, done, len(shards)), _alone(out):
+    with _errors_of_the_disk(out, shards), _alone(out):
         writer = _writer(source, out, chosen, limit)
         _check_plan(writer.folder / "parts" / PLAN, shards)
         _remove_partial(out)
-        done += [name for name in shards if writer.is_done(name)]
-        missing = {name: items for name, items in shards.items() if name not in set(done)}
+        missing = {name: items for name, items in shards.items() if not writer.is_done(name)}
         if not missing and all((out / name).is_file() for name in RESULTS):
             say(f"{source.about.name}: {out} is complete")
             return
-        if done and missing:
-            say(f"{source.about.name}: {len(done)} of {len(shards)} shards are there; going on with the others")
+        if 0 < len(missing) < len(shards):
+            say(f"{source.about.name}: {len(missing)} of {len(shards)} shards are missing; going on")
         _write(source, out, chosen, missing, workers, engine, progress)
         _remove_partial(out)  # of nodes that died
         writer.finish(shards)
-        write_report(out, source.about, total)
+        if not write_report(out, source.about):
+            raise TalkfaceError(
+                f"{source.about.name}: none of {total} items can be used; {out / REPORT} says why"
+            )
 
 
 def _write(
@@ -266,17 +267,16 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _errors_of_the_disk(out: Path, done: list[str], shards: int) -> Iterator[None]:
+def _errors_of_the_disk(out: Path, shards: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        # those of this run are counted too: they are on the disk
-        kept = max(len(done), len(list((out / "parts").glob("*-*.json"))))
+        kept = [(out / "parts" / f"{name}.json").is_file() for name in shards]
         raise TalkfaceError(
-            f"out: no room on the disk of {out} ({error.strerror or error}); {kept} of {shards} shards are kept; "
-            "make room and give the same command again, it goes on"
+            f"out: no room on the disk of {out} ({os.strerror(error.errno)}); {sum(kept)} of {len(kept)} shards are "
+            "kept; make room and give the same command again, it goes on"
         ) from error
 
 
