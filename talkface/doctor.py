@@ -44,6 +44,7 @@ EXTRAS = {
     "synthetic": ("making the synthetic corpus", ("espeakng_loader",)),
     "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer", "matplotlib")),
     "identity": ("a face recogniser, for evaluation", ("dlib", "face_recognition_models")),
+    "ray": ("preparing corpora on several machines", ("ray",)),
     "demo": ("the photograph of `make demo`", ("skimage",)),
 }
 DISTRIBUTION_OF = {

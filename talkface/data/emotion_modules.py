@@ -14,12 +14,12 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from talkface.data.affectnet import AffectNetRecipe, prepare_affectnet
 from talkface.data.base import Corpus
 from talkface.data.finding import make_finder
 from talkface.data.labelled import LabelledPictures
 from talkface.data.latents import LatentStore, compute_latents
 from talkface.data.modules import CorpusDataModule
+from talkface.data.prepare.affectnet import AffectNetRecipe, prepare_affectnet
 from talkface.data.synthetic.clips import SyntheticRecipe
 from talkface.errors import TalkfaceError
 

@@ -14,6 +14,7 @@ from talkface.data.prepare.source import RawItem
 from talkface.errors import require
 
 MOST_REASONS = 12  # shown per step; the others are added up
+ALIKE = 4
 DURATIONS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 60.0, 600.0)  # seconds, starts of the bins
 
 
@@ -100,28 +101,31 @@ def _histogram(values: Sequence[float]) -> list[tuple[float, float, int]]:
 def group_reasons(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int, str]]:
     """(step, reason, files, first file) of rows of `rejected.parquet`.
 
-    Reasons that differ in numbers or names in brackets only are one, and a step shows `MOST_REASONS` at most.
+    A step shows `MOST_REASONS` at most. Where more than `ALIKE` reasons of a step differ in numbers, or in words in
+    brackets or quotes, they are one.
     """
-    found: dict[tuple[str, str], list[str]] = {}
-    exact: dict[tuple[str, str], set[str]] = {}
+    exact: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
-        key = (row["step"], re.sub(r"\d+(\.\d+)?", "#", re.sub(r"\(.*\)|'.*'", "(...)", row["reason"])))
-        found.setdefault(key, []).append(row["file"])
-        exact.setdefault(key, set()).add(row["reason"])
-    # a reason that is always the same is shown as it is
-    ordered = sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-    shown: dict[str, int] = {}
+        plain = re.sub(r"\(.*\)|'.*'", "(...)", row["reason"])
+        alike = exact.setdefault((row["step"], re.sub(r"\d+(\.\d+)?", "#", plain)), {})
+        alike.setdefault(row["reason"], []).append(row["file"])
+    found: list[tuple[str, str, list[str]]] = []
+    for (step, plain), reasons in exact.items():
+        if len(reasons) <= ALIKE:
+            found += [(step, reason, files) for reason, files in reasons.items()]
+        else:
+            found.append((step, plain, [file for files in reasons.values() for file in files]))
+    found.sort(key=lambda row: (-len(row[2]), row[:2]))
+    shown: Counter[str] = Counter()
     others: dict[str, list[str]] = {}
     result = []
-    for (step, reason), files in ordered:
-        shown[step] = shown.get(step, 0) + 1
+    for step, reason, files in found:
+        shown[step] += 1
         if shown[step] > MOST_REASONS:
             others.setdefault(step, []).extend(files)
-            continue
-        told = exact[step, reason]
-        result.append((step, min(told) if len(told) == 1 else reason, len(files), files[0]))
-    result += [(step, "other reasons", len(files), files[0]) for step, files in sorted(others.items())]
-    return result
+        else:
+            result.append((step, reason, len(files), files[0]))
+    return result + [(step, "other reasons", len(files), files[0]) for step, files in sorted(others.items())]
 
 
 def describe_plan(items: Iterable[RawItem]) -> dict[str, dict[str, int]]:

@@ -1,7 +1,7 @@
 """Who writes the shards: processes of this machine, or a Ray cluster.
 
-An engine calls `job(name, items, tick)` once for every task and returns nothing: what a job makes lies on the disk, whole
-or not at all, so that a job that is done twice, or ends with its process, harms nothing.
+An engine calls `job(name, items, tick)` once for every task and returns nothing: what a job makes lies on the disk,
+whole or not at all, so that a job that is done twice, or ends with its process, harms nothing.
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ def _groups(clips: Sequence[ClipEntry]) -> dict[str, list[ClipEntry]]:
     for split in SPLITS:
         members = _spread([clip for clip in clips if clip.split == split], 4 * COLUMNS)
         for start in range(0, len(members), COLUMNS):
-            found[split if not start else f"{split} {start // COLUMNS + 1}"] = members[start : start + COLUMNS]
+            found[split if not start else f"{split} {start // COLUMNS + 1}"] = members[
+                start : start + COLUMNS
+            ]
     return found
 
 
@@ -127,7 +129,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p.about{color:#5a6675;margin:.2rem 0}
 .tiles{display:flex;flex-wrap:wrap;gap:.7rem;margin:1.2rem 0}
-.tiles div{background:#f2f5f9;border-radius:8px;padding:.6rem 1rem;min-width:7rem}.tiles b{display:block;font-size:1.5rem}
+.tiles div{background:#f2f5f9;border-radius:8px;padding:.6rem 1rem;min-width:7rem}
+.tiles b{display:block;font-size:1.5rem}
 .look{background:#fff4e0;border-left:4px solid #e09a20;padding:.5rem 1rem;border-radius:4px}
 .sound{background:#e9f7ee;border-left:4px solid #2d9d5c;padding:.5rem 1rem;border-radius:4px}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.2rem .6rem;border-bottom:1px solid #e3e8ee}
@@ -142,7 +145,9 @@ def report_page(info: dict[str, Any], about: About, counts: Counts, picture: byt
     say = html.escape
     looks = warnings_of(counts)
     notes = (
-        "<div class=look><b>Look at this</b><ul>" + "".join(f"<li>{say(note)}</li>" for note in looks) + "</ul></div>"
+        "<div class=look><b>Look at this</b><ul>"
+        + "".join(f"<li>{say(note)}</li>" for note in looks)
+        + "</ul></div>"
         if looks
         else "<div class=sound>Nothing unusual was counted; look at the pictures all the same.</div>"
     )
@@ -157,18 +162,26 @@ def report_page(info: dict[str, Any], about: About, counts: Counts, picture: byt
     ]
     if picture:
         data = base64.b64encode(picture).decode()
-        parts.append(f"<h2>Contact sheet</h2><img alt='pictures with landmarks' src='data:image/jpeg;base64,{data}'>")
+        parts.append(
+            f"<h2>Contact sheet</h2><img alt='pictures with landmarks' src='data:image/jpeg;base64,{data}'>"
+        )
     splits = [split for split in SPLITS if split in counts.splits]
-    classes = [(name, *(row[split] for split in splits), sum(row.values())) for name, row in counts.classes.items()]
+    classes = [
+        (name, *(row[split] for split in splits), sum(row.values())) for name, row in counts.classes.items()
+    ]
     parts.append(_section("Classes", ("emotion", *splits, "all"), classes))
-    parts.append(_section("Splits and subjects", ("split", "subjects", "most of one", "clips"), _splits(counts)))
+    parts.append(
+        _section("Splits and subjects", ("split", "subjects", "most of one", "clips"), _splits(counts))
+    )
     busiest = [
         (subject, split, count)
         for split in splits
         for subject, count in sorted(counts.subjects[split].items(), key=lambda pair: (-pair[1], pair[0]))
     ]
     if len(busiest) < counts.clips:  # else every picture is a subject of its own
-        parts.append(_section("Subjects", ("subject", "split", "clips"), sorted(busiest, key=lambda row: -row[2])[:30]))
+        parts.append(
+            _section("Subjects", ("subject", "split", "clips"), sorted(busiest, key=lambda row: -row[2])[:30])
+        )
     lengths = [
         (f"{start:g} to {end:g} s" if np.isfinite(end) else f"{start:g} s or more", count)
         for start, end, count in counts.durations
@@ -176,15 +189,24 @@ def report_page(info: dict[str, Any], about: About, counts: Counts, picture: byt
     parts.append(_section("Durations", ("length", "clips"), lengths))
     left_out = [(step, reason, file, count) for step, reason, count, file in counts.rejected]
     parts.append(_section("Left out", ("step", "reason", "for example", "files"), left_out))
-    settings = {key: info[key] for key in ("config", "fps", "image_size", "sample_rate", "preparation_hash", "version")}
-    parts.append(f"<h2>Settings</h2><pre>{say(json.dumps(settings, indent=1, ensure_ascii=False))}</pre></html>\n")
+    settings = {
+        key: info[key]
+        for key in ("config", "fps", "image_size", "sample_rate", "preparation_hash", "version")
+    }
+    parts.append(
+        f"<h2>Settings</h2><pre>{say(json.dumps(settings, indent=1, ensure_ascii=False))}</pre></html>\n"
+    )
     return "\n".join(part for part in parts if part)
 
 
 def _tiles(counts: Counts, info: dict[str, Any]) -> str:
     words = "pictures" if counts.pictures == counts.clips else "clips"
     subjects = sum(map(len, counts.subjects.values()))
-    tiles = [(words, f"{counts.clips:,}"), ("subjects", f"{subjects:,}"), ("left out", f"{counts.left_out:,}")]
+    tiles = [
+        (words, f"{counts.clips:,}"),
+        ("subjects", f"{subjects:,}"),
+        ("left out", f"{counts.left_out:,}"),
+    ]
     if words == "clips":
         length = counts.seconds
         tiles += [
@@ -194,7 +216,9 @@ def _tiles(counts: Counts, info: dict[str, Any]) -> str:
             ("a second", f"{info['fps']:g} frames"),
         ]
     tiles.append(("side", f"{info['image_size']} px"))
-    return "<div class=tiles>" + "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles) + "</div>"
+    return (
+        "<div class=tiles>" + "".join(f"<div><b>{value}</b>{name}</div>" for name, value in tiles) + "</div>"
+    )
 
 
 def _splits(counts: Counts) -> list[tuple[str, int, int, int]]:
@@ -220,5 +244,7 @@ def _section(title: str, names: Sequence[str], rows: Iterable[Sequence[str | int
             f"<td class=n>{value:,}</td>" if isinstance(value, int) else f"<td>{html.escape(value)}</td>"
             for value in row
         )
-        body.append(f"<tr>{cells}<td class=bar><i style='width:{100 * int(row[-1]) / longest:.1f}%'></i></td></tr>")
+        body.append(
+            f"<tr>{cells}<td class=bar><i style='width:{100 * int(row[-1]) / longest:.1f}%'></i></td></tr>"
+        )
     return f"<h2>{title}</h2><table><tr>{head}<th></th></tr>{''.join(body)}</table>"

@@ -82,7 +82,9 @@ class Preparation:
             raise Rejected("read", str(error)) from error
         except Exception as error:
             # a file that nobody thought of must not end the work of days; reports show this step on top
-            raise Rejected("defect", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+            raise Rejected(
+                "defect", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
 
 
 def plan_shards(source: Source, limit: int | None = None) -> dict[str, list[RawItem]]:
@@ -155,7 +157,9 @@ def prepare(
     shards = plan_shards(source, limit)
     total = sum(map(len, shards.values()))
     if not total:
-        raise TalkfaceError(f"{source.about.name}: there is nothing to prepare; looked for {_looks_for(source)}")
+        raise TalkfaceError(
+            f"{source.about.name}: there is nothing to prepare; looked for {_looks_for(source)}"
+        )
     chosen: FinderChoice | Finder | None = None
     if source.needs_finder:
         chosen = finder or FinderChoice(finder_name, finder_weights, device)
@@ -203,7 +207,9 @@ def _looks_for(source: Source) -> str:
     return ", ".join(source.about.looks_for) or "its files"
 
 
-def _writer(source: Source, out: Path, finder: FinderChoice | Finder | None, limit: int | None) -> CorpusWriter:
+def _writer(
+    source: Source, out: Path, finder: FinderChoice | Finder | None, limit: int | None
+) -> CorpusWriter:
     """The writer of these settings; raises when `out` holds anything else."""
     if out.is_dir() and not (out / "corpus.json").is_file():
         others = sorted(path.name for path in out.iterdir() if path.name not in ("shards", "parts"))

@@ -109,7 +109,10 @@ class Source(Protocol):
 
 
 def item_id(path: str, always_hash: bool = False) -> str:
-    """An id of letters, digits, `_` and `-` for a relative path; two paths never share one.
+    """An id of letters, digits, `_` and `-` for a relative path.
+
+    Names that hold anything else, or are long, get a hash. Only paths that differ in their ending, or in `/` and `_`,
+    share an id: give the second one `always_hash`.
 
     Args:
         path: with `/` between its parts; the ending is left out.
@@ -120,7 +123,7 @@ def item_id(path: str, always_hash: bool = False) -> str:
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", flat)
     if plain == flat and len(plain) <= 80 and not always_hash:
         return plain
-    return f"{plain[:60]}-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+    return f"{plain[:60]}-{hashlib.sha256(path.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
 
 def file_digest(path: Path) -> str:
