@@ -82,7 +82,7 @@ class AffectNetSource:
     """
 
     about = ABOUT
-    fps = 25.0  # pictures have none; a corpus states one
+    fps: float = 25  # pictures have none; a corpus states one
     sample_rate = 16000
     finder_setting = "landmarks"  # where the settings name the finder
 

@@ -103,7 +103,7 @@ def cut_face(image: np.ndarray, points: np.ndarray, size: int, alignment: str = 
             return AlignedCrop.from_landmarks(image, points, size=size)
     except TalkfaceError as error:
         raise Rejected("align", str(error)) from error
-    low, high = np.float64(points.min(axis=0)), np.float64(points.max(axis=0))
+    low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
     side = float((high - low).max())
     if not np.isfinite(side) or side < 2:
         raise Rejected("align", "the landmarks of the face lie on one spot")

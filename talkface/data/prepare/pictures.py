@@ -80,7 +80,7 @@ class PicturesSource:
     """
 
     about = ABOUT
-    fps = 25.0  # pictures have none; a corpus states one
+    fps: float = 25  # pictures have none; a corpus states one
     sample_rate = 16000
     needs_finder = True
 

@@ -166,7 +166,7 @@ def report_page(info: dict[str, Any], about: About, counts: Counts, picture: byt
             f"<h2>Contact sheet</h2><img alt='pictures with landmarks' src='data:image/jpeg;base64,{data}'>"
         )
     splits = [split for split in SPLITS if split in counts.splits]
-    classes = [
+    classes: list[tuple[str | int, ...]] = [
         (name, *(row[split] for split in splits), sum(row.values())) for name, row in counts.classes.items()
     ]
     parts.append(_section("Classes", ("emotion", *splits, "all"), classes))
