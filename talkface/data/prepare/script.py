@@ -150,7 +150,8 @@ class Progress:
         from tqdm import tqdm
 
         self.name = name
-        self.started = self.last = time.monotonic()
+        self.started: float | None = None  # by the first item, so that starting costs no rate
+        self.first, self.last = 0, 0.0
         self.bar = tqdm(total=0, unit="item", desc=name, smoothing=0.1) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
@@ -166,8 +167,10 @@ class Progress:
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
+        if self.started is None:
+            self.started, self.first, self.last = now, done, now
         if done < total and now - self.last < LINE_EVERY:
             return
-        self.last, rate = now, done / max(now - self.started, 1e-6)
-        left = f"{(total - done) / rate / 60:.1f} min left" if done < total else "done"
-        print(f"{self.name}: {done}/{total} items, {rate:.2f}/s, {left}", file=sys.stderr, flush=True)
+        self.last, rate = now, (done - self.first) / max(now - self.started, 1e-6)
+        left = f", {rate:.2f}/s, {(total - done) / max(rate, 1e-9) / 60:.1f} min left" if done < total else ""
+        print(f"{self.name}: {done}/{total} items{left}", file=sys.stderr, flush=True)
