@@ -174,8 +174,10 @@ def prepare(
             return
         if 0 < len(missing) < len(shards):
             say(f"{source.about.name}: {len(missing)} of {len(shards)} shards are missing; going on")
-        _write(source, out, chosen, missing, workers, engine, progress)
-        _remove_partial(out)  # of nodes that died
+        try:
+            _write(source, out, chosen, missing, workers, engine, progress)
+        finally:
+            _remove_partial(out)  # of processes and nodes that died
         writer.finish(shards)
         if not write_report(out, source.about):
             raise TalkfaceError(

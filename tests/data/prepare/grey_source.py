@@ -32,6 +32,7 @@ class GreySource:
     Args:
         seconds: that an item takes.
         bytes_each: of meta data, to fill a disk.
+        hosts: a folder where every node that works leaves a file.
         dies: the worker kills itself, once, at the item whose file this is.
     """
 
@@ -49,9 +50,10 @@ class GreySource:
         bytes_each: int = 0,
         dies: str = "",
         level: int = 0,
+        hosts: Path | None = None,
     ) -> None:
         self.raw, self.items_per_shard, self.seconds = raw, per_shard, seconds
-        self.bytes_each, self.dies, self.level = bytes_each, dies, level
+        self.bytes_each, self.dies, self.level, self.hosts = bytes_each, dies, level, hosts
 
     def items(self) -> list[RawItem]:
         files = sorted(path.name for path in self.raw.glob("*.txt"))
@@ -66,6 +68,8 @@ class GreySource:
         return {"level": self.level}
 
     def make(self, item: RawItem, finder: Finder | None) -> list[Clip]:
+        if self.hosts is not None:
+            (self.hosts / os.environ.get("RAY_RAYLET_PID", "none")).touch()
         time.sleep(self.seconds)
         if item.file == self.dies and not (self.raw / "died").exists():
             (self.raw / "died").touch()
