@@ -99,7 +99,7 @@ def _drawn(corpus: Corpus, clip: ClipEntry, frame: int) -> np.ndarray:
     for x, y in points:
         # coordinates are continuous: the first pixel's centre is 0.5
         place = (round(float(x) - 0.5), round(float(y) - 0.5))
-        cv2.circle(image, place, max(0, image.shape[0] // 160), POINT, -1, cv2.LINE_AA)
+        cv2.circle(image, place, max(0, image.shape[0] // 160), POINT, -1)
     return image
 
 

@@ -32,7 +32,7 @@ class GreySource:
     Args:
         seconds: that an item takes.
         bytes_each: of meta data, to fill a disk.
-        hosts: a folder where every node that works leaves a file.
+        hosts: a folder where every node that works leaves a file; work begins when there are two.
         dies: the worker kills itself, once, at the item whose file this is.
     """
 
@@ -69,7 +69,10 @@ class GreySource:
 
     def make(self, item: RawItem, finder: Finder | None) -> list[Clip]:
         if self.hosts is not None:
-            (self.hosts / os.environ.get("RAY_RAYLET_PID", "none")).touch()
+            (self.hosts / os.environ["RAY_RAYLET_PID"]).touch()
+            end = time.monotonic() + 120
+            while len(list(self.hosts.iterdir())) < 2 and time.monotonic() < end:
+                time.sleep(0.02)
         time.sleep(self.seconds)
         if item.file == self.dies and not (self.raw / "died").exists():
             (self.raw / "died").touch()

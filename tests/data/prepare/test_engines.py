@@ -37,6 +37,8 @@ def two_nodes(grey: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         "PYTHONPATH", os.pathsep.join([str(Path(grey.__file__).parent), *filter(None, sys.path)])
     )
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else workers starve on a machine that has other work
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "60")
     store = 80 * 2**20
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": store}
     cluster = Cluster(initialize_head=True, head_node_args=head)
