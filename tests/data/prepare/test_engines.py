@@ -38,7 +38,8 @@ def two_nodes(grey: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     )
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # else workers starve on a machine that has other work
-    monkeypatch.setenv("RAY_health_check_failure_threshold", "60")
+    monkeypatch.setenv("RAY_health_check_period_ms", "1000")  # a dead node is noticed after six of these
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "6")
     store = 80 * 2**20
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": store}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -63,11 +64,14 @@ def test_a_cluster_that_loses_a_node_makes_the_same_corpus(
     hosts.mkdir()
     killed_at: list[int] = []
 
+    def written() -> list[Path]:
+        return list((out / "parts").glob("*-*.json"))
+
     def kill_when_both_work() -> None:
         end = time.monotonic() + 120
-        while time.monotonic() < end and len(list(hosts.iterdir())) < 2:
+        while time.monotonic() < end and (len(list(hosts.iterdir())) < 2 or len(written()) < 2):
             time.sleep(0.02)
-        killed_at.append(len(list((out / "parts").glob("*-*.json"))))
+        killed_at.append(len(written()))
         cluster.remove_node(second, allow_graceful=False)
 
     killer = threading.Thread(target=kill_when_both_work)
@@ -80,5 +84,5 @@ def test_a_cluster_that_loses_a_node_makes_the_same_corpus(
         report=lambda line: None,
     )
     killer.join()
-    assert len(list(hosts.iterdir())) >= 2 and killed_at[0] < 7
+    assert len(list(hosts.iterdir())) == 2 and 2 <= killed_at[0] < 7
     assert hashes(out) == hashes(grey_corpus)  # complete, and nothing twice
