@@ -1,6 +1,6 @@
 """Render a corpus of single faces that show emotions: no licence to sign, exact truth for every picture.
 
-    python data_prep/synthetic_faces.py --out corpora/faces --identities 3300 --faces 5 --test 300
+    python data_prep/synthetic_faces.py --out corpora/faces --identities 1100
 
 An interrupted run continues where it stopped when the same command is given again; a finished one is left
 alone. The same seed gives the same corpus whatever the number of workers.

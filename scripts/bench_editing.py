@@ -161,7 +161,7 @@ class Ours:
         start = now()
         latents = self.pipeline.encode(images)
         encoded = now()
-        noisy = self.pipeline.editor.invert(latents, sources, settings)
+        noisy = self.pipeline.editor.invert(latents, sources, settings, shown=self.pipeline.shown(latents))
         inverted = now()
         for part in (latents, noisy):
             self.pipeline.decode(part)
@@ -230,7 +230,9 @@ def cycles(bundle: str, folder: Path, most: int) -> str:
             settings = replace(
                 pipeline.defaults, solver=solver, num_inference_steps=steps, guidance_scale=scale, grid=None
             )
-            back = pipeline.decode(pipeline.editor.edit(latents, sources, sources, settings))
+            back = pipeline.decode(
+                pipeline.editor.edit(latents, sources, sources, settings, None, pipeline.shown(latents))
+            )
             found = psnr(back, plain)
             lines.append(
                 f"| {solver} | {steps} + {steps} | {scale:g} | {found.mean():.2f} | {found.min():.2f} |"

@@ -151,6 +151,10 @@ def report(rows: Rows, emotions: Sequence[str], about: dict[str, Any], figures: 
         found = rows.of(kind)
         if found:
             body.append([kind, "–", *numbers(found), *hit_rates(found, targets), str(len(found))])
+    if drawn := edited(rows.of("guide alone")):
+        single = [cell(mean(edited(drawn, target), ACCURACY)) for target in targets]
+        faces = str(len({row["picture"] for row in drawn}))
+        body.append(["guide alone", "–", *numbers(drawn), cell(mean(drawn, ACCURACY)), *single, faces])
     for name in names:
         scale, strength = name.split()
         if (cycle := rows.of(f"cycle {name}")) and name in ("1 500", "3 500"):

@@ -37,10 +37,10 @@ from talkface.experts.vision import LPIPS
 from talkface.media import to_tensor, to_uint8, write_image
 from talkface.metrics.paired import psnr, region_lpips, ssim
 from talkface.pipelines.device import choose_device
-from talkface.pipelines.emotion_edit import EmotionEditPipeline
+from talkface.pipelines.emotion_edit import EmotionEditPipeline, Face
 from talkface.pipelines.expression import single
 from talkface.pipelines.latent_editing import SOLVERS, EditSettings
-from talkface.portrait.crop import alignment_matrix, transform
+from talkface.portrait.crop import AlignedCrop, alignment_matrix, transform
 from talkface.portrait.sheet import sheet
 
 TARGETS = ("happy", "sad", "surprised", "fear", "disgusted", "angry")
@@ -182,6 +182,20 @@ class Table:
         settings.check(self.pipeline.editor.schedule)
         return settings
 
+    def guides(self, faces: Faces) -> dict[int, Tensor]:
+        """Latents (B, C, h, w) of the pictures animated to each target; none for a network that is not guided."""
+        if not self.pipeline.is_guided:
+            return {}
+        told = [single(target, self.pipeline.emotions) for target in self.targets]
+        drawn = [
+            self.pipeline.guides(image[None], points, told)
+            for image, points in zip(faces.images, faces.points, strict=True)
+        ]
+        return {
+            target: self.pipeline.encode(torch.cat([one[place] for one in drawn]))
+            for place, target in enumerate(self.targets)
+        }
+
     def fill(self, faces: Faces, cells: Sequence[tuple[float, int]]) -> None:
         """Everything that is missing for a batch."""
         pipeline = self.pipeline
@@ -193,6 +207,11 @@ class Table:
             self.rows.add("picture copied", [row | {"target": 0} for row in judged])
             judged = measure(self.judges, plain, faces.images, faces, descriptors, -1)
             self.rows.add("first stage", [row | {"target": 0} for row in judged])
+        guides = self.guides(faces)
+        for target, guide in guides.items():
+            if self.rows.lacks("guide alone", faces.names, target):
+                drawn = pipeline.decode(guide).cpu()
+                self.rows.add("guide alone", measure(self.judges, drawn, plain, faces, descriptors, target))
         sources = [single(label, pipeline.emotions) for label in faces.labels]
         for scale, strength in cells:
             name = f"{scale:g} {strength}"
@@ -201,14 +220,17 @@ class Table:
             if not missing and not cycle:
                 continue
             settings = self.settings(scale, strength)
-            noisy = pipeline.editor.invert(latents, sources, settings)
+            noisy = pipeline.editor.invert(latents, sources, settings, shown=pipeline.shown(latents))
             if cycle:
-                back = pipeline.decode(pipeline.editor.denoise(noisy, sources, settings)).cpu()
+                back = pipeline.editor.denoise(noisy, sources, settings, shown=pipeline.shown(latents))
+                back = pipeline.decode(back).cpu()
                 judged = measure(self.judges, back, plain, faces, descriptors, -1)
                 self.rows.add(f"cycle {name}", [row | {"target": 0} for row in judged])
             for target in missing:
                 told = [single(target, pipeline.emotions)] * len(sources)
-                edited = pipeline.decode(pipeline.editor.denoise(noisy, told, settings)).cpu()
+                shown = pipeline.shown(latents, guides.get(target))
+                edited = pipeline.editor.denoise(noisy, told, settings, shown=shown)
+                edited = pipeline.decode(edited).cpu()
                 self.rows.add(name, measure(self.judges, edited, plain, faces, descriptors, target))
 
 
@@ -222,32 +244,38 @@ def figures(
     folder = options.out.parent
     folder.mkdir(parents=True, exist_ok=True)
     faces = next(batches(corpus, pipeline.image_size, options.figures, options.figures))
-    latents = pipeline.encode(faces.images)
-    rest = faces.images - pipeline.decode(latents).cpu()
-    sources = [single(label, pipeline.emotions) for label in faces.labels]
     shown = to_uint8(faces.images)
+    whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    cut = [
+        Face(
+            picture,
+            AlignedCrop.from_matrix(picture, whole, len(picture)),
+            np.ones(picture.shape[:2]),
+            1,
+            points,
+        )
+        for picture, points in zip(shown, faces.points, strict=True)
+    ]
+    sources = [single(label, pipeline.emotions) for label in faces.labels]
+    targets = [single(target, pipeline.emotions) for target in table.targets]
 
-    def edited(row: slice, settings: EditSettings) -> list[np.ndarray]:
-        """For each target, uint8 (N, S, S, 3)."""
-        noisy = pipeline.editor.invert(latents[row], sources[row], settings)
-        told = [[single(target, pipeline.emotions)] * len(noisy) for target in table.targets]
-        made = (pipeline.decode(pipeline.editor.denoise(noisy, one, settings)).cpu() for one in told)
-        return [to_uint8(images + rest[row]) for images in made]
+    def edited(face: int, settings: EditSettings) -> list[np.ndarray]:
+        """For each target, uint8 (S, S, 3)."""
+        [made] = pipeline([cut[face]], targets, source=sources[face], settings=settings)
+        return [one.face for one in made]
 
     names = [pipeline.emotions[target] for target in table.targets]
     written = []
-    one = slice(0, 1)
     for kind, values in (("guidance", SCALES), ("strength", (300, *STRENGTHS))):
         columns = []
         for value in values:
             scale, strength = (value, 500) if kind == "guidance" else (3.0, int(value))
-            columns.append([made[0] for made in edited(one, table.settings(scale, strength))])
+            columns.append(edited(0, table.settings(scale, strength)))
         rows = [[shown[0], *(column[target] for column in columns)] for target in range(len(names))]
         above = [sources[0].text, *(f"{kind} {value:g}" for value in values)]
         written.append(f"editing_{kind}.jpg")
         write_image(folder / written[-1], sheet(rows, names, above), {"kind": kind})
-    made = edited(slice(None), table.settings(3.0, 500))
-    rows = [[shown[face], *(target[face] for target in made)] for face in range(len(shown))]
+    rows = [[picture, *edited(face, table.settings(3.0, 500))] for face, picture in enumerate(shown)]
     written.append("editing_people.jpg")
     write_image(
         folder / written[-1], sheet(rows, [s.text for s in sources], ["picture", *names]), {"kind": "people"}

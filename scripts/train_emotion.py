@@ -4,35 +4,36 @@
     python scripts/train_expert.py emotion --corpus corpora/faces --out build/experts --minutes 8
     python scripts/train_emotion.py --work build/emotion --corpus corpora/faces --minutes 90
 
-Latents of all pictures and their mirror images are computed once, with the first stage of the default bundle. The run
-may be stopped and given again at any time; `--minutes` counts what was trained before, too, so a larger number
-goes on training. `--stage pack` writes the bundle; without `--out` nothing installed is touched.
+Guides are drawn, and latents of all pictures computed, once, with the first stage of the default bundle. The run may be
+stopped and given again at any time; `--minutes` counts what was trained before, too, so a larger number goes on
+training. `--stage pack` writes the bundle; without `--out` nothing installed is touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from emotion_data import EditPairs, draw_guides, encode_guides, pictures
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader
 
 from talkface.checkpoint import instantiate, load_bundle, read_training_checkpoint, save_bundle
-from talkface.data.base import EMOTIONS, Corpus
-from talkface.data.emotion_modules import EmotionDataModule, show_progress
-from talkface.data.labelled import LabelledPictures
-from talkface.data.latents import compute_latents
+from talkface.data.base import EMOTIONS
+from talkface.data.emotion_modules import show_progress
+from talkface.data.latents import LatentStore, compute_latents
 from talkface.errors import TalkfaceError
 from talkface.training.callbacks import EMAWeights
 from talkface.training.diffusion import DiffusionModule
@@ -43,16 +44,17 @@ SCHEDULE = {"class_path": "talkface.diffusion.schedule.NoiseSchedule", "init_arg
 NETWORK = {
     "class_path": "talkface.networks.unet.UNet",
     "init_args": {
-        "in_channels": 6,
+        "in_channels": 18,  # noisy latents, those of the guide and of the reference
         "out_channels": 6,
-        "model_channels": 64,
-        "channel_mult": [1, 2, 3],
+        "model_channels": 96,
+        "channel_mult": [1, 2],
         "num_res_blocks": 1,
-        "attention_downsamples": [4],
+        "attention_downsamples": [2],
         "num_head_channels": 32,
         "embedding_dim": 2 * EMBEDDING,
         "image_size": IMAGE_SIZE // 4,
         "patch_size": 2,
+        "input_skip": True,
     },
 }
 CONDITIONER = {
@@ -61,12 +63,23 @@ CONDITIONER = {
         "conditioners": {
             "emotion": {
                 "class_path": "talkface.conditioning.face.EmotionConditioner",
-                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.25, "intensity": True},
+                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.15, "intensity": True},
             },
             # actions say all that the emotion says, and more: they are told seldom, or the emotion would not be learnt
             "actions": {
                 "class_path": "talkface.conditioning.face.ActionConditioner",
-                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.7},
+                "init_args": {"dim": EMBEDDING, "fills": "embedding", "drop_rate": 0.75},
+            },
+            # the person with another expression, and the same picture animated to this one by its fitted head: what is
+            # left to learn is what a mesh does not know; without both the model makes faces of nobody
+            "frames": {
+                "class_path": "talkface.conditioning.frames.FramesConditioner",
+                "init_args": {
+                    "latent_channels": 6,
+                    "latent_size": 32,
+                    "order": ["guide", "reference"],
+                    "drop_rate": 0.15,
+                },
             },
         }
     },
@@ -92,15 +105,8 @@ def train(options: argparse.Namespace) -> None:
     stage = load_bundle(options.first_stage, parts=["first_stage"]).part("first_stage")
     stage = stage.to(memory_format=torch.channels_last)
     network, conditioner = instantiate(NETWORK), instantiate(CONDITIONER)
-    encode(options, stage)
-    data = EmotionDataModule(
-        str(options.corpus),
-        image_size=IMAGE_SIZE,
-        mirror=True,
-        truth=("actions", "intensity"),
-        cache_latents=True,
-        batch_size=options.batch_size,
-    )
+    pairs = prepare(options, stage)
+    data = DataLoader(pairs, options.batch_size, shuffle=True, drop_last=True)
     for phase, (rate, share) in enumerate(PHASES):
         folder = options.work / f"phase{phase}"
         module = DiffusionModule(
@@ -110,6 +116,7 @@ def train(options: argparse.Namespace) -> None:
             conditioner,
             prediction_type="velocity",
             timesteps=LEVELS,
+            reference_start=0.5,
             learning_rate=rate,
             betas=(0.9, 0.99),
             warmup_steps=100,
@@ -127,20 +134,17 @@ def train(options: argparse.Namespace) -> None:
         )
 
 
-def encode(options: argparse.Namespace, stage: nn.Module) -> None:
-    """Compute the latents that the data module will look for, here in bfloat16: three times as fast on a processor,
-    and off by a hundredth of what the first stage itself loses."""
-    data = LabelledPictures(
-        Corpus(options.corpus, "train"), image_size=IMAGE_SIZE, alignment="canonical", mirror=True
-    )
-    stage = stage.to(options.device)
-    for flipped in (False, True):
-        variant = f"{IMAGE_SIZE}-canonical{'-mirrored' if flipped else ''}"
-        with torch.autocast(options.device, torch.bfloat16):
-            read = partial(data.read, flipped=flipped)
-            compute_latents(
-                data.corpus, data.pictures, read, stage, variant, options.device, progress=show_progress
-            )
+def prepare(options: argparse.Namespace, stage: nn.Module) -> EditPairs:
+    """Draw guides, and encode them and the pictures, here in bfloat16: three times as fast on a processor, and off by
+    a hundredth of what the first stage itself loses."""
+    draw_guides(options.corpus, options.work, IMAGE_SIZE, options.guides, os.cpu_count() or 1)
+    data, stage = pictures(options.corpus, IMAGE_SIZE), stage.to(options.device)
+    variant = f"{IMAGE_SIZE}-canonical"
+    with torch.autocast(options.device, torch.bfloat16):
+        folder = compute_latents(
+            data.corpus, data.pictures, data.read, stage, variant, options.device, progress=show_progress
+        )
+    return EditPairs(data, LatentStore(folder), encode_guides(options.work, stage, options.device))
 
 
 def trainer(device: str, folder: Path, seconds: float) -> pl.Trainer:
@@ -215,6 +219,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--guides", type=int, default=1, help="rounds of guides: so many for each picture")
     parser.add_argument("--first-stage", default="default", help="bundle whose first stage is taken over")
     parser.add_argument("--out", type=Path, help="folder of the bundle, for --stage pack")
     parser.add_argument(

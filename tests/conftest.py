@@ -230,6 +230,16 @@ def tiny_emotion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_editing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle that edits 32-pixel faces: told emotions and facial actions; no classifier."""
+    return make_editing_bundle(tmp_path_factory.mktemp("bundle") / "editing", shown=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_reference_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, whose network is also shown the person."""
+    return make_editing_bundle(tmp_path_factory.mktemp("bundle") / "reference", shown=True)
+
+
+def make_editing_bundle(folder: Path, shown: bool) -> Path:
     from talkface.checkpoint import instantiate
 
     parts, specs = tiny_parts()
@@ -243,8 +253,13 @@ def tiny_editing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name, (kind, arguments) in told.items()
         }
     }
+    if shown:
+        specs["conditioner"]["init_args"]["conditioners"]["frames"] = {
+            "class_path": "talkface.conditioning.frames.FramesConditioner",
+            "init_args": {"latent_channels": 3, "latent_size": 8, "order": ["guide", "reference"]},
+        }
     network = specs["network"]["init_args"]
-    network |= {"in_channels": 3, "context_dim": None, "embedding_dim": 24}
+    network |= {"in_channels": 9 if shown else 3, "context_dim": None, "embedding_dim": 24}
     specs["first_stage"]["init_args"]["codebook_size"] = None  # a codebook would round small changes away
     generator = torch.Generator().manual_seed(7)
     for name, strength in (("first_stage", 0.1), ("network", 0.1), ("conditioner", 3.0)):
@@ -259,7 +274,7 @@ def tiny_editing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     meta["editing"] = {"num_inference_steps": 3, "guidance_scale": 2.0}
     return save_bundle(
-        tmp_path_factory.mktemp("bundle") / "editing",
+        folder,
         {name: parts[name] for name in kept},
         {name: specs[name] for name in kept},
         "# Tiny",

@@ -49,6 +49,7 @@ class EmotionDataModule(CorpusDataModule):
         balanced: bool = False,
         frames_per_clip: int = 1,
         truth: Sequence[str] = (),
+        reference: bool = False,
         cache_latents: bool = False,
         batch_size: int = 24,
         num_workers: int = 0,
@@ -69,6 +70,7 @@ class EmotionDataModule(CorpusDataModule):
             "alignment": alignment,
             "frames_per_clip": frames_per_clip,
             "truth": list(truth),
+            "reference": reference,
             "seed": seed,
         }
         self.augmentation: dict[str, Any] = {

@@ -71,11 +71,11 @@ class GuideMaker:
             (T, 3, S, S): the target where it is seen, the animated reference where it is masked.
         """
         size = reference.shape[-1]
-        habit = [size * shift * rng.standard_normal(2) for shift in _GROUP_SHIFTS]
-        found = self._disturbed(reference_points[None], size, habit, rng)
+        habit = self.habit(size, rng)
+        found = self.disturbed(reference_points[None], size, habit, rng)
         fitted = self._fitter(found)
         person = fitted.with_pose(self._fitter.pose(found, fitted))
-        pose = self._fitter.pose(self._disturbed(target_points, size, habit, rng), person)
+        pose = self._fitter.pose(self.disturbed(target_points, size, habit, rng), person)
         # In use the actions are partly fitted (the resting face) and partly exact in kind (speech): train on both
         if actions is None or rng.random() < 0.5:
             wanted = self._fitter(torch.from_numpy(np.asarray(target_points, np.float64))).actions
@@ -87,13 +87,18 @@ class GuideMaker:
         drawn = self._guide(source, wanted, pose, canvas).pictures
         return torch.where(mask > 0.5, drawn, targets)
 
-    def _disturbed(
+    @staticmethod
+    def habit(size: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """How far, (2,) pixels for each part, a finder misses it in every picture of a person."""
+        return [size * shift * rng.standard_normal(2) for shift in _GROUP_SHIFTS]
+
+    def disturbed(
         self, points: np.ndarray, size: int, habit: list[np.ndarray], rng: np.random.Generator
     ) -> Tensor:
         """Landmarks (T, 68, 2) as a network finds them: whole parts are off and points tremble.
 
         Args:
-            habit: (2,) pixels for each part: how far a finder misses it in every picture of this person.
+            habit: see `habit`.
         """
         moved = np.array(points, np.float64)
         for group, shift, always in zip(_GROUPS, _GROUP_SHIFTS, habit, strict=True):

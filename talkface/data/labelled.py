@@ -26,7 +26,7 @@ TRUTH = ("actions", "intensity")
 
 class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
     """Items: `images` (3, S, S) in [-1, 1] or `target_latents` (C, h, w), `label` (emotion id, -1 unknown), and what
-    `truth` names.
+    `truth` names; with `reference` also another picture of the person, `reference` or `reference_latents`, alike.
 
     Args:
         corpus: of pictures or clips.
@@ -39,6 +39,8 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         frames_per_clip: frames of each clip, evenly spread; 1 for pictures.
         truth: arrays of the corpus to give with each picture, one value or vector per frame: `intensity`, `actions`
             (whose sides change places in a mirrored picture).
+        reference: also give another picture of the same subject, drawn anew each time (the picture itself where there
+            is no other), mirrored like the first.
         seed: of every random choice.
 
     Attributes:
@@ -57,6 +59,7 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         balanced: bool = False,
         frames_per_clip: int = 1,
         truth: Sequence[str] = (),
+        reference: bool = False,
         seed: int = 0,
     ) -> None:
         if unknown := [name for name in truth if name not in TRUTH]:
@@ -76,6 +79,10 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         self.truth = tuple(truth)
         self._truth: dict[str, dict[str, np.ndarray]] = {}
         self._landmarks = LandmarkCache(corpus)
+        self.reference = reference
+        self._people: dict[str, list[int]] = {}
+        for number, picture in enumerate(self.pictures):
+            self._people.setdefault(picture.clip.subject, []).append(number)
         self._members = [
             np.flatnonzero(self.labels == label) for label in np.unique(self.labels[self.labels >= 0])
         ]
@@ -119,14 +126,21 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         picture = self.pictures[number]
         flipped = self.mirror and rng.random() < 0.5
         told = {"label": torch.tensor(int(self.labels[number]))} | self._told(picture, flipped)
+        shown = {"target" if self.latents is not None else "images": picture}
+        if self.reference:
+            others = [other for other in self._people[picture.clip.subject] if other != number] or [number]
+            shown["reference"] = self.pictures[others[int(rng.integers(len(others)))]]
         if self.latents is not None:
             store = self.latents[1] if flipped else self.latents[0]
             assert store is not None
-            return {"target_latents": torch.from_numpy(store.read(picture))} | told
-        image = self.read(picture, flipped, rng)
+            return {
+                f"{name}_latents": torch.from_numpy(store.read(one)) for name, one in shown.items()
+            } | told
+        images = {name: self.read(one, flipped, rng) for name, one in shown.items()}
         if self.photometric > 0:
-            image = Photometry(rng, self.photometric)(image)
-        return {"images": to_tensor(image)[0]} | told
+            look = Photometry(rng, self.photometric)
+            images = {name: look(image) for name, image in images.items()}
+        return {name: to_tensor(image)[0] for name, image in images.items()} | told
 
     def _told(self, picture: Picture, flipped: bool) -> dict[str, torch.Tensor]:
         """The truth of one picture, as it looks in the mirror if `flipped`."""

@@ -67,6 +67,10 @@ class FittedHead:
     def __getitem__(self, rows: slice | Tensor) -> FittedHead:
         return FittedHead(*(getattr(self, name)[rows] for name in FittedHead.__annotations__))
 
+    def to(self, device: torch.device) -> FittedHead:
+        """The same heads on another device."""
+        return FittedHead(*(getattr(self, name).to(device) for name in FittedHead.__annotations__))
+
     def with_pose(self, other: FittedHead) -> FittedHead:
         """This person, seen as `other` is."""
         return replace(self, rotation=other.rotation, scale=other.scale, translation=other.translation)

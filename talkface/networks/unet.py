@@ -74,6 +74,10 @@ class UNet(nn.Module):
             after the last one (Shi et al. 2016, arXiv 1609.05158). 1, the thesis: none. 2 leaves out the layers at
             full resolution, which cost a small network most of its time; `attention_downsamples` then counts from
             the folded map.
+        input_skip: add `x`, and every map of `conditioning.concat` that has its channels, to the output, each channel
+            times a number that a linear layer tells from the time. What is linear in them (noise that is there
+            already, the unchanged part of a reference) then need not be carried through the layers: cf. the
+            skip connection of Karras et al. 2022 (arXiv 2206.00364, eq. 7), whose weights are given instead of learnt.
     Raises:
         TalkfaceError: sizes that do not fit together.
     """
@@ -95,6 +99,7 @@ class UNet(nn.Module):
         gradient_checkpointing: bool = False,
         norm_groups: int | None = None,
         patch_size: int = 1,
+        input_skip: bool = False,
     ) -> None:
         super().__init__()
         levels = len(channel_mult)
@@ -123,6 +128,13 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim)
         )
+        self.input_gates = None
+        if input_skip:
+            if in_channels % out_channels:
+                raise TalkfaceError(
+                    f"in_channels: {in_channels} with input_skip; allowed: multiples of out_channels, {out_channels}"
+                )
+            self.input_gates = zero_init(nn.Linear(time_dim, in_channels))
         self.embedding_projection = None if embedding_dim is None else nn.Linear(embedding_dim, time_dim)
 
         def res_block(inputs: int, outputs: int) -> TimeResBlock:
@@ -217,11 +229,13 @@ class UNet(nn.Module):
         self._check_inputs(x, context, concat, embedding)
         if concat is not None:
             x = torch.cat([x, concat.to(x.dtype)], dim=1)
+        inputs = x
         if self.patch_size > 1:
             x = F.pixel_unshuffle(x, self.patch_size)
 
         dtype = next(self.time_embed.parameters()).dtype
         time = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
+        gates = None if self.input_gates is None else self.input_gates(time)
         if self.embedding_projection is not None and embedding is not None:
             time = time + self.embedding_projection(embedding)
 
@@ -234,7 +248,11 @@ class UNet(nn.Module):
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), time, context, save_memory)
         x = self.out(x)
-        return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
+        x = F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
+        if gates is None:
+            return x
+        maps = inputs.unflatten(1, (-1, self.out_channels))
+        return x + (gates.unflatten(1, maps.shape[1:3])[..., None, None] * maps).sum(dim=1)
 
     def _check_inputs(
         self, x: Tensor, context: Tensor | None, concat: Tensor | None, embedding: Tensor | None

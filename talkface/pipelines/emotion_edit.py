@@ -7,10 +7,12 @@ decode; lay what changed (decoded result minus decoded original, so that what th
 of hue, away from the mouth, a part) over the large crop; paste that back. Where nothing changed the photograph's own
 pixels stay.
 
-What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for `emotion` and perhaps `actions`) and,
-in `meta`, `image_size`, `schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] ->
-probabilities (B, emotions)), `landmarks` and `mouth` (the face finder; otherwise the default bundle's), and say
-`emotions`, `final_alpha` and `editing` (values of `EditSettings`).
+What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for `emotion`, and perhaps for `actions`
+and for `frames`: the picture as `reference`, so that nobody need be guessed from noise, and as `guide` the picture
+animated to the target by its fitted head; changes are then laid over that guide) and, in `meta`, `image_size`,
+`schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] -> probabilities
+(B, emotions)), `landmarks` and `mouth` (the face finder; otherwise the default bundle's), and say `emotions`,
+`final_alpha` and `editing` (values of `EditSettings`).
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from torch import Tensor, nn
 from talkface import __version__
 from talkface.errors import TalkfaceError
 from talkface.head.emotions import EMOTIONS
+from talkface.head.expressing import Expresser
+from talkface.head.model import ACTIONS
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast, choose_device, choose_precision, fast_layout
-from talkface.pipelines.expression import Expression, parse_expression, single
+from talkface.pipelines.expression import Expression, parse_expression, single, wanted_actions
 from talkface.pipelines.face_guide import crop_factor
 from talkface.pipelines.face_painter import keep_colours
 from talkface.pipelines.latent_editing import EditSettings, LatentEditor, blend_expressions, slerp
@@ -42,7 +46,8 @@ if TYPE_CHECKING:
     from talkface.checkpoint import Bundle
 
 AUTO = "auto"
-TOLD = {"emotion", "actions"}
+TOLD = {"emotion", "actions", "frames"}
+FRAMES = {"guide", "reference"}
 GROUP_PICTURES = {"cpu": 1, "mps": 4, "cuda": 16}
 SMALLEST_PICTURE = 32
 
@@ -56,12 +61,14 @@ class Face:
         crop: a whole number of times the network's size.
         mask: float32, how much of an edited crop is shown in the picture.
         faces: how many the picture shows; 0 where nobody looked.
+        points: landmarks (68, 2) in pixels of the crop; None where nobody looked, or nothing was found.
     """
 
     picture: np.ndarray
     crop: AlignedCrop
     mask: np.ndarray
     faces: int
+    points: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +102,7 @@ class EmotionEditPipeline:
     Attributes:
         emotions: the names it knows, in the order of their ids.
         knows_actions: whether it can be told facial actions.
+        is_guided: whether the network is shown the picture and its guide.
         defaults: `EditSettings` of the bundle.
 
     Raises:
@@ -125,6 +133,12 @@ class EmotionEditPipeline:
                 "save it again with one name each"
             )
         self.knows_actions = "actions" in asked
+        self.is_guided = "frames" in asked
+        if self.is_guided and (other := set(conditioner.conditioners["frames"].order) - FRAMES):
+            raise TalkfaceError(
+                f"the bundle {bundle.folder} edits no expressions: its network is shown {', '.join(sorted(other))}; "
+                f"allowed are {', '.join(sorted(FRAMES))}; give another one with --bundle"
+            )
         self.editor = LatentEditor(
             network=fast_layout(network),
             conditioner=conditioner,
@@ -139,6 +153,7 @@ class EmotionEditPipeline:
         given = {name: value for name, value in dict(self.meta.get("editing", {})).items() if name in known}
         self.defaults = EditSettings(**given)
         self._finder = finder
+        self._expresser: Expresser | None = None
 
     @classmethod
     def from_pretrained(
@@ -212,7 +227,8 @@ class EmotionEditPipeline:
         Args:
             name: for messages.
             face: 1 = the largest.
-            aligned: the picture is a square face, cut as `AlignedCrop` does; nobody looks for one.
+            aligned: the picture is a square face, cut as `AlignedCrop` does; its landmarks are looked for only if
+                the network is guided, and without them its guide is the picture itself.
 
         Raises:
             TalkfaceError: no usable face, or an `aligned` picture that is not square or too small.
@@ -227,23 +243,21 @@ class EmotionEditPipeline:
             size = self.image_size * max(1, round(height / self.image_size))
             matrix = np.array([[size / height, 0.0, 0.0], [0.0, size / height, 0.0]])
             whole = AlignedCrop.from_matrix(picture, matrix, size)
-            return Face(picture, whole, np.ones((size, size), np.float32), 0)
+            found_in = self.finder.find(whole.image) if self.is_guided else []
+            points = np.asarray(found_in[0].points, np.float32) if found_in else None
+            return Face(picture, whole, np.ones((size, size), np.float32), 0, points)
 
         def side(points: np.ndarray) -> int:
             scale = 1 / np.sqrt(np.linalg.det(alignment_matrix(points, self.image_size)[:, :2]))
             return self.image_size * crop_factor(float(scale))
 
         found = find_in_picture(name, picture, self.finder, 0 if face is None else face - 1, side)
-        return Face(picture, found.crop, face_mask(self.image_size), found.faces)
+        points = found.crop.to_crop(found.points)
+        return Face(picture, found.crop, face_mask(self.image_size), found.faces, points)
 
     def images(self, faces: Sequence[Face]) -> Tensor:
         """What the network sees of faces, (N, 3, s, s) in [-1, 1]."""
-        shrunk = []
-        for face in faces:
-            factor = face.crop.size // self.image_size
-            image = to_tensor(face.crop.image)
-            shrunk.append(F.avg_pool2d(image, factor) if factor > 1 else image)
-        return torch.cat(shrunk).to(self.device)
+        return torch.cat([self._shrunk(to_tensor(face.crop.image)) for face in faces]).to(self.device)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -321,26 +335,57 @@ class EmotionEditPipeline:
             images = self.images(some)
             sources = self.sources(images, given)
             latents = self.encode(images)
-            plain = self.decode(latents)
-            noisy = self.editor.invert(latents, sources, settings, keep_going)
-            made = [
-                self.decode(self.editor.denoise(noisy, [target] * len(some), settings, keep_going))
-                for target in targets
-            ]
-            for index, (face, shown) in enumerate(zip(some, sources, strict=True)):
+            noisy = self.editor.invert(latents, sources, settings, keep_going, self.shown(latents))
+            drawn = [self.guides(to_tensor(face.crop.image), face.points, targets) for face in some]
+            made, plain = [], []
+            for place, target in enumerate(targets):
+                under = self.encode(torch.cat([self._shrunk(one[place]) for one in drawn]))
+                told, shown = [target] * len(some), self.shown(latents, under)
+                made.append(self.decode(self.editor.denoise(noisy, told, settings, keep_going, shown)))
+                plain.append(self.decode(under))
+            for index, (face, source) in enumerate(zip(some, sources, strict=True)):
+                one = slice(index, index + 1)
                 yield [
-                    self._laid_over(face, edited[index : index + 1], plain[index : index + 1], shown, target)
-                    for edited, target in zip(made, targets, strict=True)
+                    self._laid_over(
+                        face, drawn[index][place], made[place][one], plain[place][one], source, target
+                    )
+                    for place, target in enumerate(targets)
                 ]
 
+    def shown(self, latents: Tensor, guides: Tensor | None = None) -> Mapping[str, Tensor] | None:
+        """What a guided network is shown: the people's latents, and those of their guides (None: the pictures)."""
+        if not self.is_guided:
+            return None
+        return {"reference": latents, "guide": latents if guides is None else guides}
+
+    def guides(self, image: Tensor, points: np.ndarray | None, targets: Sequence[Expression]) -> list[Tensor]:
+        """What changes are laid over, (1, 3, S, S) for each target: the face, animated if the network is guided.
+
+        Args:
+            image: the face (1, 3, S, S) in [-1, 1], any S; points: its landmarks (68, 2) in its pixels, None: unknown.
+        """
+        actions = [wanted_actions(target, self.emotions) for target in targets]
+        if not self.is_guided or points is None:
+            return [image] * len(targets)
+        if self._expresser is None:
+            self._expresser = Expresser(self.device)
+        told = np.stack([np.zeros(len(ACTIONS)) if one is None else one for one in actions])
+        drawn = self._expresser(image[0], points, told).cpu()
+        return [image if one is None else drawn[place : place + 1] for place, one in enumerate(actions)]
+
+    def _shrunk(self, image: Tensor) -> Tensor:
+        """(1, 3, S, S) -> (1, 3, s, s), as the network sees it."""
+        factor = image.shape[-1] // self.image_size
+        return F.avg_pool2d(image, factor) if factor > 1 else image
+
     def _laid_over(
-        self, face: Face, edited: Tensor, plain: Tensor, source: Expression, target: Expression
+        self, face: Face, guide: Tensor, edited: Tensor, plain: Tensor, source: Expression, target: Expression
     ) -> EditedPicture:
         size = (face.crop.size, face.crop.size)
         free = torch.from_numpy(mouth_area(self.image_size))[None, None]
         change = keep_colours((edited - plain).cpu(), free)
         change = F.interpolate(change, size=size, mode="bicubic", align_corners=False)
-        crop = to_uint8(to_tensor(face.crop.image) + change)[0]
+        crop = to_uint8(guide + change)[0]
         image = paste(face.picture, crop, face.crop, face.mask)
         return EditedPicture(image, crop, to_uint8(edited)[0], source, target)
 
@@ -357,7 +402,8 @@ class EmotionEditPipeline:
         """`count` uint8 (s, s, 3) faces from one to the other, both included (thesis section 4.3.5).
 
         Both are inverted to t_0, their latents there interpolated spherically, and denoised under what lies between
-        their sources. The first stage is not laid over anything: between two photographs there is no photograph.
+        their sources. The first stage is not laid over anything: between two photographs there is no photograph, and
+        nobody is shown to a network that could be shown a person.
 
         Raises:
             TalkfaceError: fewer than 2, or as `__call__`.
@@ -391,6 +437,7 @@ class EmotionEditPipeline:
         made = {"first_stage": self.decode(latents)}
         if cycle:
             chosen = self.defaults if settings is None else settings
-            shown = self.sources(images, self.source_expression(source))
-            made["cycle"] = self.decode(self.editor.edit(latents, shown, shown, chosen, keep_going))
+            told = self.sources(images, self.source_expression(source))
+            back = self.editor.edit(latents, told, told, chosen, keep_going, self.shown(latents))
+            made["cycle"] = self.decode(back)
         return made

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from talkface.conditioning.base import ConditionerSet, Conditioning
 from talkface.errors import TalkfaceError
 from talkface.head.action_units import action_vector
+from talkface.head.emotions import EMOTIONS, emotion_actions
 from talkface.head.model import ACTIONS
 
 UNKNOWN = "none"
@@ -106,13 +109,35 @@ def _with_neutral(
     return tuple((label, share) for label, share in sorted(weights.items()) if share > 0.0)
 
 
+def wanted_actions(expression: Expression, names: Sequence[str]) -> np.ndarray | None:
+    """(52,) facial actions of an expression, 0 to 1; None where nothing is told.
+
+    Args:
+        names: of the emotions, in the order of their ids; what `talkface.head.emotions` does not know moves nothing.
+    """
+    if not expression.shares and expression.actions is None:
+        return None
+    wanted = np.zeros(len(ACTIONS), np.float32)
+    for label, share in expression.shares:
+        if names[label] in EMOTIONS:
+            wanted += share * emotion_actions(names[label], 1.0)
+    if expression.actions is not None:
+        wanted = np.maximum(wanted, np.array(expression.actions, np.float32))
+    return wanted.clip(0.0, 1.0)
+
+
 def condition(
-    conditioner: ConditionerSet, expressions: Sequence[Expression], device: torch.device
+    conditioner: ConditionerSet,
+    expressions: Sequence[Expression],
+    device: torch.device,
+    shown: Mapping[str, Tensor] | None = None,
 ) -> Conditioning:
     """One row for each expression: the mean of its emotions' conditionings, weighted by their shares.
 
     Args:
-        conditioner: of `emotion`, and perhaps `actions`, which reads batch["actions"] (B, 52).
+        conditioner: of `emotion`, and perhaps `actions`, which reads batch["actions"] (B, 52), and `frames`, a
+            `FramesConditioner`.
+        shown: latents (B, C, h, w) of pictures of the people, by their names in `frames`; None: nobody is shown.
     """
     owners: list[int] = []
     labels: list[int] = []
@@ -130,6 +155,12 @@ def condition(
     drop = {}
     if "actions" in conditioner.conditioners:
         drop["actions"] = torch.tensor([actions is None for actions in told], device=device)
+    if "frames" in conditioner.conditioners:
+        frames = conditioner.conditioners["frames"]
+        if shown is None:
+            batch |= nobody(frames, len(owners), device)
+        else:
+            batch |= {f"{name}_latents": shown[name].to(device)[owners] for name in frames.order}  # type: ignore[union-attr]
     rows = conditioner(batch, drop)
     index, share_of = torch.tensor(owners, device=device), torch.tensor(weights, device=device)
 
@@ -141,6 +172,17 @@ def condition(
     return Conditioning(**{name: mean(value) for name, value in fields.items() if value is not None})
 
 
-def unconditioned(conditioner: ConditionerSet, count: int, device: torch.device) -> Conditioning:
-    """`count` rows in which nothing is told."""
-    return condition(conditioner, [Expression(UNKNOWN)] * count, device)
+def unconditioned(
+    conditioner: ConditionerSet,
+    count: int,
+    device: torch.device,
+    shown: Mapping[str, Tensor] | None = None,
+) -> Conditioning:
+    """`count` rows in which no expression is told."""
+    return condition(conditioner, [Expression(UNKNOWN)] * count, device, shown)
+
+
+def nobody(frames: Any, count: int, device: torch.device) -> dict[str, Tensor]:
+    """What a `FramesConditioner` reads when no picture is shown: zeros, which are its null."""
+    size = (count, frames.latent_channels, frames.latent_size, frames.latent_size)
+    return {f"{name}_latents": torch.zeros(size, device=device) for name in frames.order}

@@ -17,7 +17,7 @@ from torch import Tensor
 from talkface.conditioning.audio import Features, interpolate_features
 from talkface.errors import TalkfaceError
 from talkface.head.expression import calmed, resting_actions, speak_over
-from talkface.head.fit import STEADY, FittedHead, HeadFitter
+from talkface.head.fit import STEADY, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
 from talkface.head.windows import window_max, window_mean
@@ -114,7 +114,7 @@ class FaceGuide:
             self.rest = calmed(self.rest, CALMED * life.strength)
         self._drawer = Guide(head.to(device), supersample=2 if crop.size < 256 else 1)
         self._reference = to_tensor(crop.image[None]).to(device)
-        self._source = self._drawer.source(self._reference, _to(self.person, device), places.to(device))
+        self._source = self._drawer.source(self._reference, self.person.to(device), places.to(device))
         self._mask = torch.from_numpy(generation_mask(crop.size)).to(device) > 0.5
         self._has_detail = crop.scale > _DETAILED
         self._steady: np.ndarray | None = None
@@ -132,7 +132,7 @@ class FaceGuide:
         actions = self.actions([shot.time for shot in shots]).to(self._device)
         if self._still:
             pictures = self._reference.expand(len(shots), -1, -1, -1)
-            drawn = self._drawer(self._source, actions, _to(self.person, self._device), pictures)
+            drawn = self._drawer(self._source, actions, self.person.to(self._device), pictures)
             shown = torch.where(self._mask, drawn.pictures, pictures)
             flow = None
             if self._has_detail:
@@ -141,7 +141,7 @@ class FaceGuide:
             return Guides(shown, shown, moved(shown, self._reference), around(drawn.inside), flow)
         pictures = to_tensor(np.stack([_crop(shot).image for shot in shots])).to(self._device)
         pose = self._fitter.pose(torch.from_numpy(self._steadied(shots)), self.person)
-        drawn = self._drawer(self._source, actions, _to(pose, self._device), self._reference)
+        drawn = self._drawer(self._source, actions, pose.to(self._device), self._reference)
         own = drawn.pictures + (pictures - self._reference) * (1.0 - drawn.covered)
         told, shown = (torch.where(self._mask, picture, pictures) for picture in (drawn.pictures, own))
         return Guides(told, shown, drawn.covered * self._mask, around(drawn.inside))
@@ -180,7 +180,3 @@ def around(inside: Tensor) -> Tensor:
 def _crop(shot: Shot) -> AlignedCrop:
     assert shot.crop is not None  # only shots with a face are guided
     return shot.crop
-
-
-def _to(fitted: FittedHead, device: torch.device) -> FittedHead:
-    return FittedHead(*(getattr(fitted, name).to(device) for name in FittedHead.__annotations__))

@@ -26,6 +26,7 @@ from talkface.errors import TalkfaceError, check_range
 from talkface.head.emotions import EMOTIONS
 from talkface.media import to_uint8
 from talkface.pipelines.device import autocast, choose_device, choose_precision, fast_layout
+from talkface.pipelines.expression import nobody
 from talkface.pipelines.sampling import LatentSampler, frame_generator
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class EmotionPipeline:
         self.bundle, self.device = bundle, bundle.device
         self.conditioner = bundle.part(f"{prefix}conditioner")
         asked = sorted(self.conditioner.conditioners)
-        # a model that may also be told facial actions is told none here
-        if "emotion" not in asked or set(asked) - {"emotion", "actions"}:
+        # a model that may also be told facial actions, or shown a person, is told none here
+        if "emotion" not in asked or set(asked) - {"emotion", "actions", "frames"}:
             raise TalkfaceError(
                 f"the bundle {bundle.folder} makes no faces from an emotion: its network is told {', '.join(asked)}; "
                 "allowed is a model that is told an emotion and nothing else; give one with --bundle or --checkpoint"
@@ -207,6 +208,8 @@ class EmotionPipeline:
                 ]
                 noise = torch.stack([torch.randn(self.shape, generator=generator) for generator in draws[0]])
                 batch = {"emotion": torch.tensor([label for label, _ in filled], device=self.device)}
+                if "frames" in self.conditioner.conditioners:
+                    batch |= nobody(self.conditioner.conditioners["frames"], self.group, self.device)
                 latents = sampler(noise.to(self.device), batch, generator=draws[1])
                 images = to_uint8(self.first_stage.decode(latents).float())
             yield from images[: len(some)]

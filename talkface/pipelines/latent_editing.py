@@ -8,7 +8,7 @@ kernels round differently at other batch sizes. So a picture comes out the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,7 +101,7 @@ class LatentEditor:
 
     Args:
         network: (x, timesteps, conditioning) -> output.
-        conditioner: of `emotion` and perhaps `actions`.
+        conditioner: of `emotion`, and perhaps `actions` and `frames`; see `condition`.
         final_alpha: see `Solver`.
         group: pictures in every network call.
         dtype: precision of the network; solvers compute in float32.
@@ -122,12 +122,16 @@ class LatentEditor:
         sources: Sequence[Expression],
         settings: EditSettings,
         keep_going: Callable[[], None] | None = None,
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Clean latents (N, C, h, w) -> latents at t_0, one source expression each.
 
-        `keep_going` is called at every step and raises to stop.
+        Args:
+            keep_going: called at every step; raises to stop.
+            shown: latents (N, C, h, w) of pictures of the people by name, for a network that is shown some.
         """
-        return self._in_groups(latents, sources, settings, settings.source_scale, True, keep_going)
+        scale = settings.source_scale
+        return self._in_groups(latents, sources, settings, scale, True, keep_going, shown)
 
     def denoise(
         self,
@@ -135,9 +139,11 @@ class LatentEditor:
         targets: Sequence[Expression],
         settings: EditSettings,
         keep_going: Callable[[], None] | None = None,
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Latents at t_0 (N, C, h, w) -> clean latents, one target expression each."""
-        return self._in_groups(latents, targets, settings, settings.guidance_scale, False, keep_going)
+        scale = settings.guidance_scale
+        return self._in_groups(latents, targets, settings, scale, False, keep_going, shown)
 
     def edit(
         self,
@@ -146,11 +152,11 @@ class LatentEditor:
         targets: Sequence[Expression],
         settings: EditSettings,
         keep_going: Callable[[], None] | None = None,
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Both ways."""
-        return self.denoise(
-            self.invert(latents, sources, settings, keep_going), targets, settings, keep_going
-        )
+        noisy = self.invert(latents, sources, settings, keep_going, shown)
+        return self.denoise(noisy, targets, settings, keep_going, shown)
 
     @torch.inference_mode()
     def _in_groups(
@@ -161,6 +167,7 @@ class LatentEditor:
         scale: float,
         inverting: bool,
         keep_going: Callable[[], None] | None,
+        shown: Mapping[str, Tensor] | None,
     ) -> Tensor:
         settings.check(self.schedule)
         times = make_timesteps(
@@ -174,9 +181,13 @@ class LatentEditor:
         parts = []
         for start in range(0, len(latents), self.group):
             some, told = latents[start : start + self.group], list(expressions[start : start + self.group])
-            missing = self.group - len(some)
-            x = torch.cat([some, some[-1:].expand(missing, -1, -1, -1)]).float().to(self.device)
-            predict = self._predictor(told + told[-1:] * missing, scale, keep_going)
+            x = self._filled(some)
+            known = None
+            if shown is not None:
+                known = {
+                    name: self._filled(values[start : start + self.group]) for name, values in shown.items()
+                }
+            predict = self._predictor(told + told[-1:] * (len(x) - len(some)), scale, keep_going, known)
             with autocast(self.device, self.dtype):
                 if inverting:
                     x = forward.sample(predict, x, times)
@@ -187,12 +198,21 @@ class LatentEditor:
             parts.append(x[: len(some)])
         return torch.cat(parts) if parts else latents
 
+    def _filled(self, latents: Tensor) -> Tensor:
+        """A whole group: the last latents again where some are missing."""
+        missing = self.group - len(latents)
+        return torch.cat([latents, latents[-1:].expand(missing, -1, -1, -1)]).float().to(self.device)
+
     def _predictor(
-        self, expressions: Sequence[Expression], scale: float, keep_going: Callable[[], None] | None
+        self,
+        expressions: Sequence[Expression],
+        scale: float,
+        keep_going: Callable[[], None] | None,
+        shown: Mapping[str, Tensor] | None,
     ) -> NoisePredictor:
-        nothing = unconditioned(self.conditioner, len(expressions), self.device)
+        nothing = unconditioned(self.conditioner, len(expressions), self.device, shown)
         # a scale of 0 leaves nothing of the conditional branch, which then need not be computed
-        told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device)
+        told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device, shown)
         scales = {} if scale in (0.0, 1.0) else {"expression": scale}
         guided = ClassifierFreeGuidance(
             self.network, self.schedule, self.prediction_type, told, {"expression": nothing}, scales

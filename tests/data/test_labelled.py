@@ -241,3 +241,37 @@ def test_truth_comes_with_its_picture_and_turns_with_it(tmp_path: Path) -> None:
     assert 5 < flips < 35
     with pytest.raises(TalkfaceError, match="truth: \\['voice'\\]; allowed actions, intensity"):
         LabelledPictures(Corpus(tmp_path, "train"), truth=("voice",))
+
+
+def test_a_reference_is_another_picture_of_the_person(tmp_path: Path) -> None:
+    """Seen by their brightness: person 0 has three pictures, person 1 one. Both pictures are mirrored, or neither."""
+    writer = CorpusWriter(tmp_path / "c", name="g", licence="CC0-1.0", source="tests", fps=25, image_size=16)
+    with writer.shard("train-0") as shard:
+        for number, person in enumerate((0, 0, 0, 1)):
+            image = np.full((16, 16, 3), 30 + 40 * number, np.uint8)
+            image[:, :8] += 30
+            data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+            points = {"landmarks": np.zeros((1, 68, 2), np.float32)}
+            shard.add(Clip(f"p{number}", "train", f"s{person}", [data], truth=points, emotion=number))
+    writer.finish(["train-0"])
+    plain = LabelledPictures(Corpus(tmp_path / "c"), image_size=16, mirror=True, reference=True)
+    stored = LabelledPictures(Corpus(tmp_path / "c"), image_size=16, mirror=True, reference=True)
+    stage = tiny_vqgan()
+    stored.use_latents(*map(LatentStore, cached(stored, stage)))
+    keys = [epoch * 4 + index for epoch in range(8) for index in range(4)]
+    seen = Counter()
+    for key in keys:
+        item, latents = plain[key], stored[key]
+        levels = [
+            round((float(item[name].mean()) + 1) * 127.5 - 45) // 40 for name in ("images", "reference")
+        ]
+        turned = [
+            bool(item[name][..., :4].mean() < item[name][..., -4:].mean()) for name in ("images", "reference")
+        ]
+        assert levels[0] == key % 4 and turned[0] == turned[1]
+        seen[tuple(levels)] += 1
+        with torch.no_grad():
+            expected = stage.encode(torch.stack([item["images"], item["reference"]]))
+        for name, value in zip(("target_latents", "reference_latents"), expected, strict=True):
+            assert torch.allclose(latents[name], value, atol=2e-3)
+    assert set(seen) == {(a, b) for a in range(3) for b in range(3) if a != b} | {(3, 3)}

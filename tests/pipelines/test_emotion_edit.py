@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from talkface.checkpoint import Bundle, load_bundle
+from talkface.data.synthetic.faces import FaceRecipe, make_faces, plan_faces
 from talkface.diffusion.guidance import ClassifierFreeGuidance
 from talkface.diffusion.solvers import DDIM
 from talkface.diffusion.timesteps import editing_timesteps
@@ -19,6 +21,7 @@ from talkface.media import to_tensor
 from talkface.metrics.paired import psnr
 from talkface.pipelines.emotion_edit import EmotionEditPipeline, Face
 from talkface.pipelines.expression import condition, parse_expression, unconditioned
+from talkface.pipelines.generate import EmotionPipeline
 from talkface.pipelines.latent_editing import EditSettings, blend_expressions, slerp
 
 FEW = EditSettings(num_inference_steps=3, guidance_scale=2.0)
@@ -265,3 +268,46 @@ def test_expressions_between_two() -> None:
     happy, sad = (parse_expression(name, names, False) for name in ("happy", "sad"))
     assert blend_expressions(happy, sad, 0.25).shares == ((1, 0.75), (2, 0.25))
     assert blend_expressions(happy, happy, 0.5).shares == ((1, 1.0),)
+
+
+def test_a_network_that_is_shown_the_person(
+    tiny_reference_bundle: Path, squares: list[Face], drawn_face_finder
+) -> None:
+    """It sees picture and guide both ways, the same in every batch, and makes faces without either, too."""
+    shown = EmotionEditPipeline(load_bundle(tiny_reference_bundle), "fp32", drawn_face_finder, group=2)
+    editor, told = shown.editor, [parse_expression("happy", shown.emotions, True)] * 3
+    latents = shown.encode(shown.images(squares))
+    with_it = editor.edit(latents, told, told, FEW, shown=shown.shown(latents))
+    for other in (shown.shown(latents.flip(0)), shown.shown(latents, latents.flip(0)), None):
+        assert not torch.allclose(
+            with_it[0], editor.edit(latents, told, told, FEW, shown=other)[0], atol=1e-3
+        )
+    together = edited(shown, squares, "happy")
+    alone = [edited(shown, [face], "happy")[0] for face in squares]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    cycle = shown.reconstruct(shown.images(squares[:1]), source="happy", settings=FEW)["cycle"]
+    own = shown.shown(latents[:1])
+    assert torch.equal(cycle, shown.decode(editor.edit(latents[:1], told[:1], told[:1], FEW, shown=own)))
+    bundle = load_bundle(tiny_reference_bundle)
+    [face] = EmotionPipeline(bundle, "fp32", group=1)([("happy", 0)], num_inference_steps=2)
+    assert face.shape == (32, 32, 3)
+
+
+def test_changes_are_laid_over_the_guide(tiny_reference_bundle: Path, drawn_face_finder) -> None:
+    """The mouth moves at the picture's own resolution; where nothing is told the picture stays as it is."""
+    recipe = FaceRecipe(
+        identities=1, faces_per_identity=8, size=96, val_people=0, test_people=0, supersample=1
+    )
+    [[plan]] = plan_faces(recipe).values()
+    neutral = make_faces(recipe, plan)[plan.emotions.index(0)]
+    picture = cv2.imdecode(np.frombuffer(neutral.frames[0], np.uint8), cv2.IMREAD_COLOR_RGB)
+    image, points = to_tensor(picture), neutral.truth["landmarks"][0]
+    pipeline = EmotionEditPipeline(load_bundle(tiny_reference_bundle), "fp32", drawn_face_finder)
+    told = [parse_expression(text, pipeline.emotions, True) for text in ("surprised", "none", "AU26=1")]
+    surprised, nothing, jaw = pipeline.guides(image, points, told)
+    assert torch.equal(nothing, image)
+    low, high = points[48:68].min(0).astype(int), points[48:68].max(0).astype(int)
+    for drawn in (surprised, jaw):
+        change = (drawn - image).abs().mean(1)[0]
+        assert change[low[1] : high[1], low[0] : high[0]].mean() > 0.05 > change[:8].mean()
+    assert all(torch.equal(one, image) for one in pipeline.guides(image, None, told))

@@ -22,7 +22,7 @@ def test_the_parts_fit_and_are_small():
     conditioner.check_network(network, latent_channels=6)
     parameters = sum(p.numel() for part in (network, conditioner) for p in part.parameters())
     assert 2 * parameters < 30e6  # bytes in half precision
-    assert sorted(conditioner.drop_rates) == ["actions", "emotion"]
+    assert sorted(conditioner.drop_rates) == ["actions", "emotion", "frames"]
     assert min(train_emotion.LEVELS) == 0 and max(train_emotion.LEVELS) == 999
 
 

@@ -145,3 +145,53 @@ def test_first_stage_is_taken_from_a_checkpoint(tiny: SimpleNamespace, tmp_path:
         load_first_stage(tiny.vqgan(latent_channels=4), str(tmp_path / "a.ckpt"))
     with pytest.raises(TalkfaceError, match="does not exist"):
         load_first_stage(target, str(tmp_path / "b.ckpt"))
+
+
+class Oracle(torch.nn.Module):
+    """Predicts the target but for an error of 0.3 in the clean latents, in any kind of prediction."""
+
+    in_channels, context_dim, embedding_dim = 3, None, None
+
+    def __init__(self, kind: str, schedule: NoiseSchedule, target: torch.Tensor) -> None:
+        super().__init__()
+        self.kind, self.schedule, self.target = kind, schedule, target
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, conditioning: object = None) -> torch.Tensor:
+        signal, sigma = self.schedule.signal_and_noise(timesteps, x)
+        clean = self.target + 0.3
+        noise = (x - signal * clean) / sigma
+        return self.schedule.target(clean, noise, timesteps, self.kind)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "velocity", "x0"])
+def test_noisy_latents_may_show_the_reference(kind: str) -> None:
+    """Then what counts is the error of the clean latents, whatever is predicted and at every level."""
+    schedule, generator = NoiseSchedule(), torch.Generator().manual_seed(0)
+    target, reference = (torch.randn(8, 3, SIZE, SIZE, generator=generator) for _ in range(2))
+    module = DiffusionModule(
+        Oracle(kind, schedule, target),
+        IdentityFirstStage(),
+        schedule,
+        prediction_type=kind,
+        reference_start=1.0,
+    )
+    batch = {"target_latents": target, "reference_latents": reference}
+    made = module.denoise(batch, step_generator(0, 0), drop=True)
+    assert made.loss.item() == pytest.approx(0.09, rel=1e-3)
+    assert torch.allclose(made.clean, target + 0.3, atol=2e-3)
+
+
+def test_half_of_the_noisy_latents_show_the_reference() -> None:
+    seen = []
+    network = small_unet()
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module = DiffusionModule(
+        network, IdentityFirstStage(), NoiseSchedule(), timesteps=[0], reference_start=0.5
+    )
+    batch = {
+        "target_latents": torch.zeros(400, 3, SIZE, SIZE),
+        "reference_latents": torch.ones(400, 3, SIZE, SIZE),
+    }
+    module.denoise(batch, step_generator(0, 0), drop=True)
+    shown = seen[0].mean(dim=(1, 2, 3)).round()  # there is next to no noise at time 0
+    assert set(shown.tolist()) == {0.0, 1.0} and 150 < shown.sum() < 250

@@ -1,7 +1,9 @@
 """The synthetic corpus of expressions: single pictures of people who show an emotion, with exact truth.
 
-Every person sits in one light before one background and shows up to eight emotions in turn, most of them strongly.
-So what differs between two pictures of a person is the expression and the pose. As with the talking corpus, a
+Every person sits in one light before one background, the head held in one way, and shows up to eight emotions in turn,
+most of them strongly. All that is a person's own way (how the muscles are used, where the eyes look, what the lips
+were about to say) is the same in all pictures: what differs between two of them is the emotion and how strong it
+is. So one picture can be the other's exact edit. As with the talking corpus, a
 recipe is expanded into plans, and every person is rendered from its plan alone: the corpus depends neither on the
 number of workers nor on where an interrupted run stopped.
 
@@ -33,7 +35,7 @@ from talkface.head.expression import combine
 from talkface.head.model import ACTIONS, MIRRORED_ACTIONS
 
 LICENCE = "Pictures and annotations: CC0-1.0 (heads baked from CC0 data, drawn by this program)."
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raise when the same recipe gives other pictures."""
 _INDEX = {name: number for number, name in enumerate(ACTIONS)}
 
@@ -49,18 +51,18 @@ class FaceRecipe:
         size: side of the square pictures in pixels.
         val_people, test_people: how many people are in these splits.
         least_intensity: emotions are this strong (0 to 1) or stronger, drawn uniformly.
-        speaking_share: share of the pictures in which the lips speak, slightly.
+        speaking_share: share of the people whose lips speak, slightly.
         supersample: pictures are drawn this many times larger and averaged.
         quality: of the JPEG files.
         people_per_shard: the unit of work of one worker and of resuming.
     """
 
-    identities: int = 3300
-    faces_per_identity: int = 5
+    identities: int = 1100
+    faces_per_identity: int = 8
     seed: int = 0
     size: int = 144
-    val_people: int = 60
-    test_people: int = 300
+    val_people: int = 20
+    test_people: int = 220
     least_intensity: float = 0.6
     speaking_share: float = 0.2
     supersample: int = 2
@@ -123,30 +125,36 @@ def plan_faces(recipe: FaceRecipe) -> dict[str, list[PersonPlan]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Expression:
-    """What one picture shows: actions (52,) float32 in [0, 1], pose (6,), intensity 0..1."""
+class Manner:
+    """A person's own way: own (52,) factors of the actions, twice, for the two sides; other (52,) actions besides the
+    emotion's; gaze (52,) and lids, added last; whether one-sided emotions are mirrored; pose (6,)."""
 
-    actions: np.ndarray
+    own: np.ndarray
+    other: np.ndarray
+    gaze: np.ndarray
+    mirrored: bool
     pose: np.ndarray
-    intensity: float
 
 
-def draw_expression(rng: np.random.Generator, emotion: int, recipe: FaceRecipe) -> Expression:
-    """One way to show an emotion: no two people use their muscles alike, nor both sides of a face."""
-    intensity = float(rng.uniform(recipe.least_intensity, 1.0)) if emotion else 0.0
+def draw_manner(rng: np.random.Generator, recipe: FaceRecipe) -> Manner:
+    """How somebody shows emotions: no two people use their muscles alike, nor both sides of a face."""
     own = np.exp(rng.normal(0, 0.12, len(ACTIONS))) * np.exp(rng.normal(0, 0.04, len(ACTIONS)))
-    mirrored = np.arange(len(ACTIONS)) if rng.random() < 0.5 else np.array(MIRRORED_ACTIONS)
-    prototype = emotion_actions(emotion, intensity)[mirrored]
     # both sides share most of what is a person's own
-    felt = prototype * (own + own[list(MIRRORED_ACTIONS)]) / 2 * np.exp(rng.normal(0, 0.05, len(ACTIONS)))
+    own = (own + own[list(MIRRORED_ACTIONS)]) / 2 * np.exp(rng.normal(0, 0.05, len(ACTIONS)))
     still = np.where(rng.random(len(ACTIONS)) < 0.15, rng.uniform(0, 0.08, len(ACTIONS)), 0)
     still[[_INDEX[name] for name in ("tongueOut", "mouthClose", "jawOpen")]] = 0
     speech = _spoken(rng) if rng.random() < recipe.speaking_share else np.zeros(len(ACTIONS))
-    actions = combine((speech + still)[None].astype(np.float32), felt[None].astype(np.float32))[0]
-    _look_around(rng, actions)
     pose = np.zeros(6, np.float32)
     pose[:3] = np.clip(rng.normal(0, (5.0, 10.0, 3.0)), (-12, -28, -8), (12, 28, 8)) * np.pi / 180
-    return Expression(actions, pose, intensity)
+    return Manner(own, speech + still, _gaze(rng), bool(rng.random() < 0.5), pose)
+
+
+def express(manner: Manner, emotion: int, intensity: float) -> np.ndarray:
+    """(52,) float32 actions in [0, 1] of somebody who shows an emotion."""
+    order = list(MIRRORED_ACTIONS) if manner.mirrored else slice(None)
+    felt = emotion_actions(emotion, intensity)[order] * manner.own
+    actions = combine(manner.other[None].astype(np.float32), felt[None].astype(np.float32))[0]
+    return np.minimum(actions + manner.gaze, 1.0).astype(np.float32)
 
 
 def _spoken(rng: np.random.Generator) -> np.ndarray:
@@ -164,30 +172,35 @@ def _spoken(rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def _look_around(rng: np.random.Generator, actions: np.ndarray) -> None:
-    """Eyes that look past the camera a little, and lids between two blinks."""
+def _gaze(rng: np.random.Generator) -> np.ndarray:
+    """(52,) eyes that look past the camera a little, and lids between two blinks."""
+    out = np.zeros(len(ACTIONS))
     across, up = np.clip(rng.normal(0, 0.12), -0.35, 0.35), np.clip(rng.normal(0, 0.08), -0.2, 0.2)
     for name, value in (
         ("eyeLookInLeft", -across), ("eyeLookOutRight", -across), ("eyeLookOutLeft", across),
         ("eyeLookInRight", across), ("eyeLookUpLeft", up), ("eyeLookUpRight", up), ("eyeLookDownLeft", -up),
         ("eyeLookDownRight", -up),
     ):  # fmt: skip
-        actions[_INDEX[name]] = min(1.0, actions[_INDEX[name]] + max(0.0, float(value)))
-    lids = [_INDEX["eyeBlinkLeft"], _INDEX["eyeBlinkRight"]]
-    actions[lids] += np.float32(max(0.0, rng.normal(-0.05, 0.07)))
+        out[_INDEX[name]] = max(0.0, float(value))
+    out[[_INDEX["eyeBlinkLeft"], _INDEX["eyeBlinkRight"]]] = max(0.0, rng.normal(-0.05, 0.07))
+    return out
 
 
 def make_faces(recipe: FaceRecipe, plan: PersonPlan, device: str = "cpu") -> list[Clip]:
     """The pictures of one person."""
     rng = np.random.default_rng(plan.faces_seed)
-    shown = [draw_expression(rng, emotion, recipe) for emotion in plan.emotions]
+    manner = draw_manner(rng, recipe)
+    strengths = [
+        float(rng.uniform(recipe.least_intensity, 1.0)) if emotion else 0.0 for emotion in plan.emotions
+    ]
+    actions = np.stack([express(manner, *shown) for shown in zip(plan.emotions, strengths, strict=True)])
     head = load_head(device)
     scene = Scene(plan.scene_seed, face_scale=float(rng.uniform(0.86, 0.98)), jitter=0.3)
     rendered = render(
         head,
         sample_person(plan.person_seed, head),
-        torch.from_numpy(np.stack([face.actions for face in shown])).to(device),
-        torch.from_numpy(np.stack([face.pose for face in shown])).to(device),
+        torch.from_numpy(actions).to(device),
+        torch.from_numpy(np.tile(manner.pose, (len(actions), 1))).to(device),
         scene,
         size=recipe.size,
         supersample=recipe.supersample,
@@ -208,15 +221,15 @@ def make_faces(recipe: FaceRecipe, plan: PersonPlan, device: str = "cpu") -> lis
                 "visible": visible[k : k + 1].astype(bool),
                 "face_mask": pack_masks(face_masks[k : k + 1]),
                 "mouth_mask": pack_masks(mouth_masks[k : k + 1]),
-                "pose": face.pose[None].astype(np.float32),
-                "actions": face.actions[None].astype(np.float32),
-                "intensity": np.array([face.intensity], np.float32),
+                "pose": manner.pose[None],
+                "actions": actions[k : k + 1],
+                "intensity": np.array([strengths[k]], np.float32),
             },
             emotion=emotion,
-            intensity=level_of(face.intensity),
+            intensity=level_of(strengths[k]),
             meta={"person_seed": plan.person_seed, "scene_seed": plan.scene_seed},
         )
-        for k, (emotion, face) in enumerate(zip(plan.emotions, shown, strict=True))
+        for k, emotion in enumerate(plan.emotions)
     ]
 
 

@@ -10,7 +10,8 @@ pytest.importorskip("pyarrow")
 from talkface.data import Corpus
 from talkface.data.synthetic.faces import (
     FaceRecipe,
-    draw_expression,
+    draw_manner,
+    express,
     level_of,
     make_faces,
     plan_faces,
@@ -32,7 +33,9 @@ TINY = FaceRecipe(
 
 
 def test_plans_keep_people_apart_and_emotions_different():
-    shards = plan_faces(FaceRecipe(identities=50, val_people=5, test_people=10, people_per_shard=7))
+    shards = plan_faces(
+        FaceRecipe(identities=50, faces_per_identity=5, val_people=5, test_people=10, people_per_shard=7)
+    )
     plans = [plan for members in shards.values() for plan in members]
     assert len({plan.subject for plan in plans}) == 50
     assert [sum(plan.split == split for plan in plans) for split in ("train", "val", "test")] == [35, 5, 10]
@@ -43,30 +46,38 @@ def test_plans_keep_people_apart_and_emotions_different():
 
 def test_expressions_are_strong_and_neutral_is_still():
     rng = np.random.default_rng(0)
-    recipe = FaceRecipe(speaking_share=0.0)
+    manners = [draw_manner(rng, FaceRecipe(speaking_share=0.0)) for _ in range(40)]
+    # eyes look around in any case
+    brows_and_mouth = [k for k, action in enumerate(ACTIONS) if not action.startswith("eye")]
     for emotion, name in enumerate(EMOTIONS):
-        shown = [draw_expression(rng, emotion, recipe) for _ in range(40)]
-        actions = np.stack([face.actions for face in shown])
+        actions = np.stack([express(manner, emotion, 0.6 if emotion else 0.0) for manner in manners])
         assert actions.min() >= 0 and actions.max() <= 1
-        amounts = [face.intensity for face in shown]
-        assert amounts == [0] * 40 if name == "neutral" else 0.6 <= min(amounts) < max(amounts) <= 1
-        brows_and_mouth = [
-            k for k, action in enumerate(ACTIONS) if not action.startswith("eye")
-        ]  # eyes look around in any case
         strongest = emotion_actions(emotion, 1.0)[brows_and_mouth].max()
         if name == "neutral":
             assert actions[:, brows_and_mouth].max() < 0.1
         else:
             assert actions[:, brows_and_mouth].max(axis=1).min() > 0.4 * strongest
-    sides = {
-        bool(face.actions[ACTIONS.index("mouthSmileLeft")] > face.actions[ACTIONS.index("mouthSmileRight")])
-        for face in (draw_expression(rng, EMOTIONS.index("contempt"), recipe) for _ in range(20))
-    }
-    assert sides == {True, False}
+    contempt = [express(manner, EMOTIONS.index("contempt"), 1.0) for manner in manners]
+    left, right = ACTIONS.index("mouthSmileLeft"), ACTIONS.index("mouthSmileRight")
+    assert {bool(actions[left] > actions[right]) for actions in contempt} == {True, False}
+
+
+def test_people_differ_in_manner_and_keep_their_own():
+    rng = np.random.default_rng(1)
+    recipe = FaceRecipe(speaking_share=1.0)
+    one, other = draw_manner(rng, recipe), draw_manner(rng, recipe)
+    happy = EMOTIONS.index("happy")
+    assert not np.allclose(express(one, happy, 1.0), express(other, happy, 1.0), atol=0.05)
+    # two pictures of a person differ in what the emotion does, and in nothing else
+    touched = emotion_actions(happy, 1.0) > 0
+    changed = ~np.isclose(express(one, 0, 0.0), express(one, happy, 1.0))
+    assert changed.any() and not changed[~touched].any()
 
 
 def test_a_face_has_its_truth():
     plan = next(iter(plan_faces(TINY).values()))[0]
+    poses = [face.truth["pose"] for face in make_faces(TINY, plan)]
+    assert np.array_equal(poses[0], poses[1])
     for face, emotion in zip(make_faces(TINY, plan), plan.emotions, strict=True):
         assert face.emotion == emotion
         assert face.id == f"{plan.subject}_{EMOTIONS[emotion]}"
@@ -109,7 +120,7 @@ def test_a_corpus_is_resumed_to_the_same_bytes(tmp_path: Path):
         ({"identities": 0}, "identities: 0; allowed 1 or more"),
         ({"faces_per_identity": 9}, "faces_per_identity: 9; allowed 1 to 8"),
         ({"least_intensity": 1.5}, "least_intensity: 1.5; allowed 0 to 1"),
-        ({"identities": 360}, "identities: 360 leave none for training"),
+        ({"identities": 240}, "identities: 240 leave none for training"),
     ],
 )
 def test_impossible_recipes_are_refused(settings, message):
