@@ -1,8 +1,8 @@
 """The command line: verbs, their options, and errors as one line.
 
 Only the standard library is imported here; a verb imports what it needs after its arguments were checked, so
-that `talkface --help` and a mistyped path answer at once. Exit codes: 0 done, 1 `doctor` found a problem (or
-a defect of talkface itself), 2 a mistake the user can correct, 130 interrupted.
+that `talkface --help` and a mistyped path answer at once. Exit codes: 0 done, 1 `doctor` or `data check` found a
+problem (or a defect of talkface itself), 2 a mistake the user can correct, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from talkface import __version__
 from talkface.arguments import add_liveliness, check_input, check_output, frame_rate, number, whole
+from talkface.corpora import add_data
 from talkface.edit_emotion import add_edit_emotion
 from talkface.errors import TalkfaceError
 from talkface.importers.command import add_import_checkpoint
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_interpolate(verbs)
     add_reconstruct(verbs)
     add_neighbours(verbs)
+    add_data(verbs)
     doctor = verbs.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
     doctor.add_argument("--bundle", metavar="NAME|PATH", action="append", help="also check this bundle")
     doctor.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -43,7 +43,9 @@ EXTRAS = {
     "faces": ("other face finders", ("mediapipe", "face_alignment")),
     "synthetic": ("making the synthetic corpus", ("espeakng_loader",)),
     "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer", "matplotlib")),
+    "remote": ("corpora behind a URL", ("fsspec", "s3fs")),
     "identity": ("a face recogniser, for evaluation", ("dlib", "face_recognition_models")),
+    "ray": ("preparing corpora on several machines", ("ray",)),
     "demo": ("the photograph of `make demo`", ("skimage",)),
 }
 DISTRIBUTION_OF = {

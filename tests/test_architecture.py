@@ -31,6 +31,7 @@ HEAVY = {
     "jiwer",
     "skimage",
     "espeakng_loader",
+    "ray",
 }
 LIGHTNING = {"pytorch_lightning", "lightning", "jsonargparse", "tensorboard"}
 # sibling packages and modules that each may import; errors may be imported by all
@@ -45,7 +46,7 @@ ALLOWED = {
     "conditioning": {"networks.layers"},
     "losses": {"diffusion"},
     "metrics": {"diffusion"},
-    "data": {"media", "portrait", "head"},
+    "data": {"media", "portrait", "head", "arguments"},
     "training": {"networks", "diffusion", "head", "portrait", "media", "experts", "conditioning", "losses"},
     "pipelines": {"diffusion", "conditioning", "head", "portrait", "media", "metrics"},
     "importers": {"checkpoint", "diffusion.schedule", "head.emotions", "arguments"},

@@ -18,7 +18,7 @@ from talkface.fit import build, main, shorten
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 ALL = sorted(CONF.rglob("*.yaml"))
-RUNS = [path for path in ALL if path.parent.name not in ("network", "solver")]
+RUNS = [path for path in ALL if path.parent.name not in ("data", "network", "solver")]
 PAPER = [path for path in RUNS if path.stem == "talking_mead" or path.parent.name == "talking_mead"]
 
 
@@ -60,6 +60,7 @@ def test_the_sweep_sees_all_files() -> None:
     assert len(RUNS) >= 15 and len(PAPER) == 10
     assert {path.parent.name for path in ALL} == {
         "conf",
+        "data",
         "network",
         "smoke",
         "solver",
@@ -95,11 +96,28 @@ def test_sound_encoders_fit(path: Path) -> None:
     assert audio["init_args"]["feature_dim"] == encoder.feature_dim
 
 
-@pytest.mark.parametrize("path", [p for p in ALL if p not in RUNS], ids=name)
+@pytest.mark.parametrize("path", [p for p in ALL if p not in RUNS and p.parent.name != "data"], ids=name)
 def test_single_objects_build(path: Path) -> None:
     with torch.device("meta"):
         made = instantiate(yaml.safe_load(path.read_text()))
     assert type(made).__name__ in ("UNet", "VQGAN", "DDIM", "PLMS", "DPMSolverPP")
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p.parent.name == "data"], ids=name)
+def test_data_modules_build(path: Path, tmp_path: Path) -> None:
+    """Each takes the place of the data of a whole configuration, and its values reach the model."""
+    told = yaml.safe_load(path.read_text())
+    config = yaml.safe_load((CONF / "smoke" / "vqgan.yaml").read_text()) | {"data": told}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    with torch.device("meta"):
+        cli = build(["--config", str(tmp_path / "run.yaml")], run=False)
+    assert type(cli.datamodule).__name__ == told["class_path"].rpartition(".")[2]
+    assert cli.datamodule.corpus == told["init_args"]["corpus"]
+    assert cli.model.first_stage.image_size == told["init_args"]["image_size"]
+    assert cli.datamodule.synthetic is None
+    cli.datamodule.corpus = str(tmp_path / "none")
+    with pytest.raises(TalkfaceError, match="does not exist; make it with"):
+        cli.datamodule.prepare_data()
 
 
 def count(module) -> int:

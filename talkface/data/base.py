@@ -8,11 +8,13 @@
 
 The shards are plain WebDataset tars and can be streamed by any reader of that format. The index also holds
 byte offsets, so one frame of one clip is one `pread`: no scanning, no extraction, safe with forked workers.
-A picture is a clip of one frame without sound. This file reads; `writer.py` writes.
+A picture is a clip of one frame without sound. This file reads; `writer.py` writes, `remote.py` brings what is behind a
+URL.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -25,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from talkface.data.remote import READINGS, Reading, RemoteFolder, is_url, open_remote
 from talkface.errors import TalkfaceError, require
 from talkface.head.emotions import EMOTIONS as EMOTIONS  # corpora label clips with them
 
@@ -98,16 +101,25 @@ class ShardFiles:
     """Positioned reads from a folder of shards: `pread` on one descriptor per shard and process.
 
     `pread` keeps no file position, so one descriptor may serve many threads and forked loader workers.
+
+    Args:
+        folder: of the shards on this machine.
+        remote: where shards that are not in `folder` come from, below `shards/`.
+        reading: bring whole "shards" into `folder`, or read "ranges" of remote ones and keep nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, remote: RemoteFolder | None = None, reading: Reading = "shards") -> None:
+        self.folder, self.remote, self.reading = folder, remote, reading
         self._descriptors: dict[str, int] = {}
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
             path = self.folder / f"{shard}.tar"
+            if self.remote is not None and not path.is_file():
+                if self.reading == "ranges":
+                    return self._complete(self._bring(shard, offset, size), shard, offset, size)
+                self._bring(shard)
             try:
                 descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             except FileNotFoundError as error:
@@ -116,7 +128,24 @@ class ShardFiles:
                     "prepare the corpus again"
                 ) from error
             self._descriptors[shard] = descriptor
-        data = os.pread(descriptor, size, offset)
+        return self._complete(os.pread(descriptor, size, offset), shard, offset, size)
+
+    def _bring(self, shard: str, offset: int = 0, size: int | None = None) -> bytes:
+        """The remote shard into the folder (`size` None), or some bytes of it."""
+        assert self.remote is not None
+        name = f"shards/{shard}.tar"
+        try:
+            if size is not None:
+                return self.remote.read(name, offset, size)
+            self.remote.fetch(name, self.folder / f"{shard}.tar")
+            return b""
+        except FileNotFoundError as error:
+            raise TalkfaceError(
+                f"the shard {self.remote.url}/{name} is missing; allowed are the shards that the index names; "
+                "upload it again"
+            ) from error
+
+    def _complete(self, data: bytes, shard: str, offset: int, size: int) -> bytes:
         if len(data) != size:
             raise TalkfaceError(
                 f"the shard {self.folder / shard}.tar ends at {offset + len(data)} bytes, the index expects "
@@ -125,7 +154,7 @@ class ShardFiles:
         return data
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_descriptors": {}}
+        return vars(self) | {"_descriptors": {}}
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():
@@ -137,27 +166,63 @@ class Corpus:
     """A prepared corpus, opened for random access.
 
     Args:
-        folder: the corpus folder.
+        folder: the corpus folder, or the URL of one (see `remote.py`).
         split: keep only this split; None keeps all.
+        reading: of a URL: "shards" keeps whole shards on this machine, "ranges" reads single members and keeps
+            nothing.
+
+    Attributes:
+        folder: on this machine; of a remote corpus what is kept of it, and its sidecars.
+        clips: rows of the index, of that split.
 
     Raises:
         TalkfaceError: the folder is no corpus, was written by a newer version, was left unfinished, holds
             no clip of that split, or one of its subjects appears in two splits.
     """
 
-    def __init__(self, folder: str | Path, split: str | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, split: str | None = None, reading: Reading = "shards") -> None:
+        if reading not in READINGS:
+            raise TalkfaceError(f"reading: {reading!r}; allowed {', '.join(READINGS)}")
+        self.remote: RemoteFolder | None = None
+        if is_url(folder):
+            self.remote, self.folder = open_remote(str(folder))
+        else:
+            self.folder = Path(folder)
         self.info = read_corpus_info(self.folder)
         entries = read_index(self.folder / "index.parquet")
-        check_splits(entries)
+        self._check_splits(entries)
         if split is not None and split not in SPLITS:
             raise TalkfaceError(f"split: {split!r}; allowed {', '.join(SPLITS)}")
         self.clips: list[ClipEntry] = [entry for entry in entries if split in (None, entry.split)]
         if not self.clips:
             raise TalkfaceError(
-                f"the corpus {self.folder} has no clip in split {split!r}; prepare it with that split"
+                f"the corpus {folder} has no clip in split {split!r}; prepare it with that split"
             )
-        self._shards = ShardFiles(self.folder / "shards")
+        self._shards = ShardFiles(self.folder / "shards", self.remote, reading)
+
+    def _check_splits(self, entries: Iterable[ClipEntry]) -> None:
+        check_splits(entries)
+
+    def bring_sidecar(self, kind: str, key: str) -> Path:
+        """The folder of cached features or latents; those beside a remote corpus are brought here, all at once.
+
+        Args:
+            kind: "features" or "latents".
+            key: of the encoder, see `features.py` and `latents.py`.
+        """
+        folder = self.folder / kind / key
+        if self.remote is None or (folder / f"{kind}.json").is_file():
+            return folder
+        place = f"{kind}/{key}"
+        try:
+            places = json.loads(self.remote.read(f"{place}/{kind}.json"))["places"]
+            ending = {"features": "tar", "latents": "npy"}[kind]
+            for shard in sorted({str(value[0]) for value in places.values()}):
+                self.remote.fetch(f"{place}/{shard}.{ending}", folder / f"{shard}.{ending}")
+            self.remote.fetch(f"{place}/{kind}.json", folder / f"{kind}.json")
+        except FileNotFoundError:
+            pass  # nobody computed them there
+        return folder
 
     @property
     def fps(self) -> float:
@@ -170,6 +235,12 @@ class Corpus:
     @property
     def image_size(self) -> int:
         return int(self.info["image_size"])
+
+    def subset(self, clips: Iterable[ClipEntry]) -> Corpus:
+        """The same corpus with some of its clips only."""
+        other = copy.copy(self)
+        other.clips = list(clips)
+        return other
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -197,15 +268,27 @@ class Corpus:
 
     def read_truth(self, clip: ClipEntry, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays of the `.npz`, all of them or those named (only these are decompressed)."""
+        if not clip.npz_size:
+            self._check_truth(clip, names, [])
+            return {}
         data = self._shards.read(clip.shard, clip.npz_offset, clip.npz_size)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            missing = [name for name in names or () if name not in file.files]
-            if missing:
-                raise TalkfaceError(
-                    f"clip {clip.id} in {self.folder} has no '{missing[0]}'; it has {', '.join(file.files)}; "
-                    "prepare the corpus with that step"
-                )
+            self._check_truth(clip, names, file.files)
             return {name: file[name] for name in (file.files if names is None else names)}
+
+    def _check_truth(self, clip: ClipEntry, names: Iterable[str] | None, there: list[str]) -> None:
+        if missing := [name for name in names or () if name not in there]:
+            raise TalkfaceError(
+                f"clip {clip.id} in {self.folder} has no '{missing[0]}'; it has {', '.join(there) or 'no arrays'}; "
+                "prepare the corpus with that step"
+            )
+
+    def read_members(self, clip: ClipEntry) -> list[bytes]:
+        """The files of a clip in the order in which they were written: frames, sound, arrays, meta data."""
+        places = list(zip(clip.frame_offsets, clip.frame_sizes, strict=True))
+        places += [(clip.wav_offset, clip.wav_size), (clip.npz_offset, clip.npz_size)]
+        places.append((clip.json_offset, clip.json_size))
+        return [self._shards.read(clip.shard, offset, size) for offset, size in places if size]
 
     def read_meta(self, clip: ClipEntry) -> dict[str, Any]:
         """The `.json` of the clip."""
@@ -222,22 +305,40 @@ def unpack_masks(packed: np.ndarray, width: int) -> np.ndarray:
     return np.unpackbits(packed, axis=-1, count=width).astype(bool)
 
 
-def read_corpus_info(folder: Path) -> dict[str, Any]:
-    """`corpus.json`, checked."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """`corpus.json` of a corpus, which may be unfinished.
+
+    Raises:
+        TalkfaceError: it is missing or damaged, or of another format or version.
+    """
     path = folder / "corpus.json"
     if not path.is_file():
         raise TalkfaceError(
             f"corpus: {folder} has no corpus.json; prepare it with a script in data_prep/ first"
         )
     try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
         raise TalkfaceError(f"{path} is not valid JSON ({error}); prepare the corpus again") from error
-    if info.get("format") != FORMAT or info.get("version", 0) > FORMAT_VERSION:
+    found = info if isinstance(info, dict) else {}
+    version = found.get("version")
+    if found.get("format") != FORMAT or not isinstance(version, int):
         raise TalkfaceError(
-            f"{path} says format {info.get('format')!r} version {info.get('version')!r}; "
-            f"allowed {FORMAT!r} up to version {FORMAT_VERSION}; update talkface or prepare the corpus again"
+            f"{path} says format {found.get('format')!r} version {version!r}; allowed {FORMAT!r} "
+            f"version {FORMAT_VERSION}; prepare the corpus again, into another folder"
         )
+    if version != FORMAT_VERSION:
+        newer = version > FORMAT_VERSION
+        raise TalkfaceError(
+            f"{path}: version {version} of the format, made by {'a newer' if newer else 'an older'} talkface; "
+            f"allowed is {FORMAT_VERSION}; {'update talkface' if newer else 'prepare it again, into another folder'}"
+        )
+    return info
+
+
+def read_corpus_info(folder: Path) -> dict[str, Any]:
+    """`corpus.json` of a finished corpus, checked."""
+    info = read_description(folder)
     if not (folder / "index.parquet").is_file():
         raise TalkfaceError(
             f"the corpus {folder} is unfinished (no index.parquet); run its preparation again, it continues"

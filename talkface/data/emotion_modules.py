@@ -14,12 +14,12 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from talkface.data.affectnet import AffectNetRecipe, prepare_affectnet
 from talkface.data.base import Corpus
 from talkface.data.finding import make_finder
 from talkface.data.labelled import LabelledPictures
 from talkface.data.latents import LatentStore, compute_latents
 from talkface.data.modules import CorpusDataModule
+from talkface.data.prepare.affectnet import AffectNetRecipe, prepare_affectnet
 from talkface.data.synthetic.clips import SyntheticRecipe
 from talkface.errors import TalkfaceError
 
@@ -49,6 +49,7 @@ class EmotionDataModule(CorpusDataModule):
         balanced: bool = False,
         frames_per_clip: int = 1,
         truth: Sequence[str] = (),
+        meta: Sequence[str] = (),
         reference: bool = False,
         cache_latents: bool = False,
         batch_size: int = 24,
@@ -57,19 +58,19 @@ class EmotionDataModule(CorpusDataModule):
         preparation: str | None = None,
         synthetic: SyntheticRecipe | None = None,
     ) -> None:
-        super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed)
+        super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed, image_size=image_size)
         if cache_latents and (jitter > 0 or photometric > 0):
             raise TalkfaceError(
                 f"cache_latents with jitter {jitter} and photometric {photometric}; allowed is 0 for both, since a "
                 "picture is encoded once; use cache_latents: false to vary it"
             )
-        self.image_size = image_size
         self.cache_latents = cache_latents
         self.same: dict[str, Any] = {
             "image_size": image_size,
             "alignment": alignment,
             "frames_per_clip": frames_per_clip,
             "truth": list(truth),
+            "meta": list(meta),
             "reference": reference,
             "seed": seed,
         }
@@ -81,10 +82,9 @@ class EmotionDataModule(CorpusDataModule):
         }
 
     def setup(self, stage: str) -> None:
-        corpus = str(self.corpus)
-        have = {clip.split for clip in Corpus(corpus)}
-        self.train_set = LabelledPictures(Corpus(corpus, "train"), **self.same, **self.augmentation)
-        self.val_set = LabelledPictures(Corpus(corpus, "val" if "val" in have else "test"), **self.same)
+        train, val = (Corpus(str(self.corpus), split) for split in self.splits())
+        self.train_set = LabelledPictures(train, **self.same, **self.augmentation)
+        self.val_set = LabelledPictures(val, **self.same)
 
     def train_dataloader(self) -> DataLoader[Any]:
         self._encode(self.train_set)

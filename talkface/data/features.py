@@ -1,6 +1,6 @@
 """Sound features of a corpus, computed once per encoder and kept in sidecar shards.
 
-`<corpus>/features/<key>/` holds one tar per corpus shard with `<clip id>.npy` (T, D) float16, `features.json`
+`<corpus>/features/<key>/` holds one tar per corpus shard with `<content hash>.npy` (T, D) float16, `features.json`
 (encoder, rate, dimension) and the byte offsets keyed by the content hash of each clip. The key is a hash of
 the encoder's class, plain settings and weights: another encoder never reads these features, the same one
 always does.
@@ -98,7 +98,7 @@ def compute_features(
                 f"encoder: {type(encoder).__name__} has no '{name}'; allowed are the classes of "
                 "talkface.experts.speech"
             )
-    folder = corpus.folder / "features" / encoder_key(encoder)
+    folder = corpus.bring_sidecar("features", encoder_key(encoder))
     clips = sorted((clip for clip in corpus if clip.has_audio), key=lambda clip: clip.shard)
     wanted = {clip.content_hash for clip in clips}
     done_path = folder / "features.json"
@@ -111,12 +111,12 @@ def compute_features(
     for shard, group in groupby(clips, key=lambda clip: clip.shard):
         members = list(group)
         part = folder / f"{shard}.json"
-        if part.is_file() and {clip.content_hash for clip in members} <= set(json.loads(part.read_text())):
-            places |= json.loads(part.read_text())
-        else:
-            rows = _write_shard(corpus, folder, shard, members, encoder, device)
+        rows: dict[str, Any] = json.loads(part.read_text()) if part.is_file() else {}
+        missing = [clip for clip in members if clip.content_hash not in rows]
+        if missing:
+            rows = _write_shard(corpus, folder, shard, missing, rows, encoder, device)
             write_atomically(part, to_json(rows))
-            places |= rows
+        places |= rows
         done += len(members)
         if progress is not None:
             progress(done, len(clips))
@@ -135,25 +135,38 @@ def _write_shard(
     folder: Path,
     shard: str,
     clips: Iterable[ClipEntry],
+    kept: dict[str, Any],
     encoder: nn.Module,
     device: torch.device | str,
-) -> dict[str, tuple[str, int, int]]:
-    places: dict[str, tuple[str, int, int]] = {}
+) -> dict[str, Any]:
+    """The shard with what it holds already (`kept`, of other splits or an earlier run) and the features of `clips`.
+
+    What is kept comes first and in its order, so its places stay what they were: an interruption between this file
+    and the list of its rows does no harm.
+    """
+    places: dict[str, Any] = {}
     temporary = folder / f".{shard}.{os.getpid()}.partial"
+    old = ShardFiles(folder)
     with (
         temporary.open("wb") as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
+
+        def add(content_hash: str, name: str, data: bytes) -> None:
+            header = tarfile.TarInfo(f"{name}.npy")
+            header.size = len(data)
+            places[content_hash] = (shard, file.tell() + 512, header.size)
+            tar.addfile(header, io.BytesIO(data))
+
+        for content_hash, (_, offset, size) in sorted(kept.items(), key=lambda row: row[1][1]):
+            add(content_hash, content_hash[:40], old.read(shard, offset, size))
         for clip in clips:
             samples = torch.from_numpy(corpus.read_audio(clip)).to(device)
             with torch.inference_mode():
                 features = encoder.encode_long(samples)  # type: ignore[operator]
             buffer = io.BytesIO()
             np.save(buffer, features.float().cpu().numpy().astype(np.float16))
-            header = tarfile.TarInfo(f"{clip.id}.npy")
-            header.size = buffer.tell()
-            places[clip.content_hash] = (shard, file.tell() + 512, header.size)
-            buffer.seek(0)
-            tar.addfile(header, buffer)
+            add(clip.content_hash, clip.content_hash[:40], buffer.getvalue())
+    old.close()
     os.replace(temporary, folder / f"{shard}.tar")
     return places

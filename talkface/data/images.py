@@ -167,6 +167,12 @@ class ImageDataset(Dataset[dict[str, torch.Tensor]]):
             return len(self.pictures)
         return len(self.corpus) * self.samples_per_clip
 
+    def shard_of_items(self) -> np.ndarray | None:
+        """(N,) the shard of every item; None for pictures of folders."""
+        if self.corpus is None:
+            return None
+        return np.tile(np.array([clip.shard for clip in self.corpus]), self.samples_per_clip)
+
     def __getitem__(self, key: int) -> dict[str, torch.Tensor]:
         epoch, index = divmod(key, len(self))
         rng = np.random.default_rng([self.seed, epoch, index])

@@ -39,6 +39,8 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         frames_per_clip: frames of each clip, evenly spread; 1 for pictures.
         truth: arrays of the corpus to give with each picture, one value or vector per frame: `intensity`, `actions`
             (whose sides change places in a mirrored picture).
+        meta: numbers of the clips' meta data to give, float () each: `valence` and `arousal` of AffectNet, or with a
+            dot `attributes.Smiling` of CelebA.
         reference: also give another picture of the same subject, drawn anew each time (the picture itself where there
             is no other), mirrored like the first.
         seed: of every random choice.
@@ -59,6 +61,7 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         balanced: bool = False,
         frames_per_clip: int = 1,
         truth: Sequence[str] = (),
+        meta: Sequence[str] = (),
         reference: bool = False,
         seed: int = 0,
     ) -> None:
@@ -76,7 +79,7 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         ]
         self.labels = np.array([picture.clip.emotion for picture in self.pictures])
         self.latents: tuple[LatentStore, LatentStore | None] | None = None
-        self.truth = tuple(truth)
+        self.truth, self.meta = tuple(truth), tuple(meta)
         self._truth: dict[str, dict[str, np.ndarray]] = {}
         self._landmarks = LandmarkCache(corpus)
         self.reference = reference
@@ -102,6 +105,10 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.pictures)
 
+    def shard_of_items(self) -> np.ndarray | None:
+        """(N,) the shard of every item; None when `balanced`, whose items are other pictures in every epoch."""
+        return None if self.balanced else np.array([picture.clip.shard for picture in self.pictures])
+
     def use_latents(self, plain: LatentStore, mirrored: LatentStore | None) -> None:
         """Give latents from now on. `mirrored` is needed with `mirror`."""
         self.latents = (plain, mirrored)
@@ -126,6 +133,7 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         picture = self.pictures[number]
         flipped = self.mirror and rng.random() < 0.5
         told = {"label": torch.tensor(int(self.labels[number]))} | self._told(picture, flipped)
+        told |= self._numbers(picture)
         shown = {"target" if self.latents is not None else "images": picture}
         if self.reference:
             others = [other for other in self._people[picture.clip.subject] if other != number] or [number]
@@ -153,6 +161,24 @@ class LabelledPictures(Dataset[dict[str, torch.Tensor]]):
         if flipped and "actions" in rows:
             rows["actions"] = rows["actions"][list(MIRRORED_ACTIONS)]
         return {name: torch.tensor(row) for name, row in rows.items()}
+
+    def _numbers(self, picture: Picture) -> dict[str, torch.Tensor]:
+        """What `meta` names, by its whole name."""
+        if not self.meta:
+            return {}
+        about = self.corpus.read_meta(picture.clip)
+        found = {}
+        for name in self.meta:
+            value: Any = about
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if not isinstance(value, int | float):
+                raise TalkfaceError(
+                    f"meta: clip {picture.clip.id} of {self.corpus.folder} has no number '{name}'; it has "
+                    f"{', '.join(sorted(about))}"
+                )
+            found[name] = torch.tensor(float(value))
+        return found
 
     def read(
         self, picture: Picture, flipped: bool = False, rng: np.random.Generator | None = None

@@ -100,7 +100,7 @@ def compute_latents(
         variant: how `read` cuts pictures; part of the key.
         progress: called with (pictures done, pictures in all).
     """
-    folder = corpus.folder / "latents" / f"{encoder_key(first_stage)}-{variant}"
+    folder = corpus.bring_sidecar("latents", f"{encoder_key(first_stage)}-{variant}")
     done_path = folder / "latents.json"
     places: dict[str, Any] = json.loads(done_path.read_text())["places"] if done_path.is_file() else {}
     if {picture.key for picture in pictures} <= set(places):

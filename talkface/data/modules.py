@@ -1,6 +1,7 @@
 """Lightning data modules: which corpus, which encoder, which loader.
 
-The samples themselves are made in `talking.py` and `images.py`.
+The samples themselves are made in `talking.py`, `images.py` and `labelled.py`; modules of single sets are in
+`set_modules.py` and `emotion_modules.py`.
 
 This file imports Lightning, so nothing but training may import it.
 """
@@ -20,32 +21,38 @@ from torch.utils.data import DataLoader, Dataset
 from talkface.data.base import Corpus
 from talkface.data.features import FeatureStore, compute_features, encoder_key
 from talkface.data.images import ImageDataset, list_pictures
+from talkface.data.labelled import LabelledPictures
 from talkface.data.order import EpochSampler
+from talkface.data.remote import is_url
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
 from talkface.data.talking import Reference, TalkingDataset
 from talkface.errors import TalkfaceError
 
 
 class CorpusDataModule(pl.LightningDataModule):
-    """What both data modules share: finding or rendering the corpus, loaders that resume exactly.
+    """Pictures with their emotion (`LabelledPictures`) from any corpus; and what all data modules of this package
+    share: finding or rendering the corpus, loaders that resume exactly.
 
     Args:
-        corpus: folder of a prepared corpus.
+        corpus: folder of a prepared corpus, or the URL of one (see `talkface.data.remote`).
         preparation: the command that makes this corpus; named when the folder is missing.
         synthetic: rendered into `corpus` when that folder is missing (small experiments need no other step).
         batch_size: per process.
         num_workers: loader processes; samples do not depend on it.
         seed: of the data order and of every random choice in a sample.
+        image_size: side in pixels; frames are taken whole.
     """
 
     def __init__(
         self,
         corpus: str | None,
-        preparation: str | None,
-        synthetic: SyntheticRecipe | None,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
+        preparation: str | None = None,
+        synthetic: SyntheticRecipe | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 23,
+        *,
+        image_size: int = 128,
     ) -> None:
         super().__init__()
         self.corpus = corpus
@@ -54,12 +61,13 @@ class CorpusDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.image_size = image_size
         self.train_set: Dataset[Any] | None = None
         self.val_set: Dataset[Any] | None = None
 
     def prepare_data(self) -> None:
         """Render the corpus when it may be and must be; once per machine."""
-        if self.corpus is None or (Path(self.corpus) / "index.parquet").is_file():
+        if self.corpus is None or is_url(self.corpus) or (Path(self.corpus) / "index.parquet").is_file():
             return
         if self.synthetic is not None:
             prepare_synthetic(self.corpus, self.synthetic)
@@ -71,8 +79,17 @@ class CorpusDataModule(pl.LightningDataModule):
             )
             raise TalkfaceError(f"corpus: {self.corpus} does not exist; {hint}")
 
-    def _open(self, split: str) -> Corpus | None:
-        return None if self.corpus is None else Corpus(self.corpus, split)
+    def splits(self) -> tuple[str, str]:
+        """The splits for training and for validation: val, or else test, or else train itself."""
+        have = {clip.split for clip in Corpus(str(self.corpus))}
+        return "train", next((split for split in ("val", "test") if split in have), "train")
+
+    def setup(self, stage: str) -> None:
+        size = self.image_size
+        self.train_set, self.val_set = (
+            LabelledPictures(Corpus(str(self.corpus), split), image_size=size, seed=self.seed)
+            for split in self.splits()
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.train_set is not None
@@ -80,6 +97,7 @@ class CorpusDataModule(pl.LightningDataModule):
             self.train_set,  # type: ignore[arg-type]
             seed=self.seed,
             batch_size=self.batch_size,
+            groups=self._shards(),
             **self._position(),
         )
         if sampler.num_samples < self.batch_size:
@@ -93,7 +111,13 @@ class CorpusDataModule(pl.LightningDataModule):
         assert self.val_set is not None
         return self._loader(self.val_set, shuffle=False)
 
-    def _position(self) -> dict[str, int]:
+    def _shards(self) -> np.ndarray | None:
+        """The shard of every training item where shards come over a line; None where any order costs the same."""
+        data: Any = self.train_set
+        corpus = getattr(data, "corpus", None)
+        return None if corpus is None or corpus.remote is None else data.shard_of_items()
+
+    def _position(self) -> dict[str, Any]:
         """Epoch and batch at which the (perhaps resumed) trainer continues, and this process' rank."""
         trainer = self.trainer
         if trainer is None:
@@ -161,12 +185,11 @@ class TalkingDataModule(CorpusDataModule):
         synthetic: SyntheticRecipe | None = None,
         encoder_device: str | None = None,
     ) -> None:
-        super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed)
+        super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed, image_size=image_size)
         # a plain attribute of a data module; the encoder never becomes part of the trained model
         self.encoder = encoder
         self.encoder_device = encoder_device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.window = window
-        self.image_size = image_size
         self.same = {
             "window": window,
             "window_rate": window_rate,
@@ -217,11 +240,6 @@ class TalkingDataModule(CorpusDataModule):
             for name, value in item.items()
         }
 
-    def splits(self) -> tuple[str, str]:
-        """The splits for training and for validation (val, or test for a corpus that has only that)."""
-        have = {clip.split for clip in Corpus(str(self.corpus))}
-        return "train", "val" if "val" in have else "test"
-
     def setup(self, stage: str) -> None:
         train, val = self.splits()
         self.train_set = self._talking(train, self.augmentation)
@@ -266,7 +284,7 @@ class ImageDataModule(CorpusDataModule):
         preparation: str | None = None,
         synthetic: SyntheticRecipe | None = None,
     ) -> None:
-        super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed)
+        super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed, image_size=image_size)
         self.pictures = pictures or []
         self.val_pictures = val_pictures
         self.picture_share = picture_share
@@ -287,11 +305,15 @@ class ImageDataModule(CorpusDataModule):
             self.val_set = ImageDataset(None, held_out, **self.same)
             self.train_set = ImageDataset(None, files, **self.same, **self.augmentation)
             return
-        have = {clip.split for clip in Corpus(self.corpus)}
+        train, val = self.splits()
         self.train_set = ImageDataset(
-            self._open("train"), files, picture_share=self.picture_share, **self.same, **self.augmentation
+            Corpus(self.corpus, train),
+            files,
+            picture_share=self.picture_share,
+            **self.same,
+            **self.augmentation,
         )
-        self.val_set = ImageDataset(self._open("val" if "val" in have else "test"), **self.same)
+        self.val_set = ImageDataset(Corpus(self.corpus, val), **self.same)
 
 
 def show_progress(done: int, total: int) -> None:

@@ -18,6 +18,7 @@ With `sequence_length` n > 1, everything but `reference` and `emotion` has a lea
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Literal
 
 import numpy as np
@@ -33,14 +34,43 @@ from talkface.errors import TalkfaceError
 from talkface.media import to_tensor
 from talkface.portrait.blend import generation_mask
 
+_log = logging.getLogger(__name__)
 Reference = Literal["any", "thesis"]
+
+
+def usable_clips(corpus: Corpus, frames: int, with_sound: bool) -> Corpus:
+    """`corpus` without clips of fewer frames and, `with_sound`, without silent ones; says how many those are.
+
+    Raises:
+        TalkfaceError: none is left.
+    """
+    long = [clip for clip in corpus if clip.num_frames >= frames]
+    if not long:
+        longest = max(clip.num_frames for clip in corpus)
+        raise TalkfaceError(
+            f"the longest clip of {corpus.folder} has {longest} frames; sequence_length {frames} needs "
+            f"{frames}; prepare longer clips or lower sequence_length"
+        )
+    kept = [clip for clip in long if clip.has_audio or not with_sound]
+    if not kept:
+        raise TalkfaceError(
+            f"no clip of {corpus.folder} has sound; prepare films with sound, or train without an encoder"
+        )
+    if len(kept) < len(corpus):
+        silent = len(long) - len(kept)
+        _log.warning(
+            "%s: left out %d of %d clips: %d shorter than %d frames, %d without sound",
+            *(corpus.folder, len(corpus) - len(kept), len(corpus), len(corpus) - len(long), frames, silent),
+        )
+    return corpus.subset(kept)
 
 
 class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
     """Random (target, reference) pairs, `samples_per_clip` per clip and epoch.
 
     Args:
-        corpus: clips with sound and landmarks.
+        corpus: clips with landmarks. Clips that are shorter than `sequence_length` (or 2), or silent where there are
+            `features`, are left out and counted in a notice.
         features: cached sound features; None leaves `audio` out.
         window: sound tokens on each side of the frame.
         window_rate: tokens per second of that window; None = the clip's own frame rate (the paper).
@@ -59,7 +89,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         seed: items depend on (seed, epoch, index) only.
 
     Raises:
-        TalkfaceError: a clip is shorter than `sequence_length`, or a choice is unknown.
+        TalkfaceError: no clip is long enough or has sound, or a choice is unknown.
     """
 
     def __init__(
@@ -87,13 +117,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         if alignment not in ALIGNMENTS:
             raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
         generation_mask(image_size, "lower_face" if mask_kind == "thesis" else mask_kind)
-        for clip in corpus:
-            if clip.num_frames < max(sequence_length, 2):
-                raise TalkfaceError(
-                    f"clip {clip.id} has {clip.num_frames} frames; sequence_length {sequence_length} needs "
-                    f"{max(sequence_length, 2)}; prepare longer clips or lower sequence_length"
-                )
-        self.corpus = corpus
+        self.corpus = usable_clips(corpus, max(sequence_length, 2), features is not None)
         self.features = features
         self.window = window
         self.window_rate = window_rate
@@ -109,10 +133,14 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         self.sequence_length = sequence_length
         self.samples_per_clip = samples_per_clip
         self.seed = seed
-        self._landmarks = LandmarkCache(corpus)
+        self._landmarks = LandmarkCache(self.corpus)
 
     def __len__(self) -> int:
         return len(self.corpus) * self.samples_per_clip
+
+    def shard_of_items(self) -> np.ndarray:
+        """(N,) the shard of every item."""
+        return np.tile(np.array([clip.shard for clip in self.corpus]), self.samples_per_clip)
 
     def as_sequences(self, num_frames: int) -> TalkingDataset:
         """The same data as runs of (at most) `num_frames` consecutive frames."""

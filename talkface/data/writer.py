@@ -8,6 +8,7 @@ shards that are missing and `finish` merely joins the rows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -24,7 +25,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from talkface.data.base import FORMAT, FORMAT_VERSION, SPLITS, Clip, ClipEntry, check_splits
+from talkface.data.base import (
+    FORMAT,
+    FORMAT_VERSION,
+    SPLITS,
+    Clip,
+    ClipEntry,
+    check_splits,
+    read_description,
+)
 from talkface.errors import TalkfaceError, require
 
 REJECTION_COLUMNS = ("file", "step", "reason", "score")
@@ -41,7 +50,8 @@ class CorpusWriter:
             one folder.
 
     Raises:
-        TalkfaceError: the folder holds a corpus that was prepared with other settings.
+        TalkfaceError: the folder holds a corpus that was prepared with other settings or by another version, or
+            files that are no corpus.
     """
 
     def __init__(
@@ -73,18 +83,28 @@ class CorpusWriter:
         write_atomically(self.folder / "corpus.json", to_json(self.info))
 
     def _check_same_preparation(self) -> None:
-        path = self.folder / "corpus.json"
-        if path.is_file():
-            found = json.loads(path.read_text()).get("preparation_hash")
+        if (self.folder / "corpus.json").is_file():
+            found = read_description(self.folder).get("preparation_hash")
             if found != self.info["preparation_hash"]:
                 raise TalkfaceError(
                     f"{self.folder} holds a corpus prepared with other settings (hash {found}, "
                     f"asked {self.info['preparation_hash']}); give another folder or delete this one"
                 )
+        elif self.folder.exists() and not self.folder.is_dir():
+            raise TalkfaceError(f"{self.folder} is a file; give a folder for the corpus")
+
+    @classmethod
+    def join(cls, folder: str | Path) -> CorpusWriter:
+        """The writer of a corpus that another process started, with that one's settings."""
+        joined = cls.__new__(cls)
+        joined.folder = Path(folder)
+        joined.info = read_description(joined.folder)
+        return joined
 
     def is_done(self, shard: str) -> bool:
         """Whether the shard is complete on disk."""
-        return (self.folder / "parts" / f"{shard}.json").is_file()
+        part, tar = self.folder / "parts" / f"{shard}.json", self.folder / "shards" / f"{shard}.tar"
+        return part.is_file() and tar.is_file()
 
     def shard(self, name: str) -> ShardWriter:
         """A context manager that writes the shard `name`."""
@@ -137,13 +157,20 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._tar.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is not None:
-            self._temporary.unlink(missing_ok=True)
+        complete = False
+        try:
+            if kind is None:
+                self._tar.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                complete = True
+        finally:
+            # on a full disk closing writes what is left in the buffer, and fails once more
+            with contextlib.suppress(OSError):
+                self._file.close()
+            if not complete:
+                self._temporary.unlink(missing_ok=True)
+        if not complete:
             return
         os.replace(self._temporary, self.path)
         part = to_json({"clips": self._clips, "rejected": self._rejected})
@@ -270,9 +297,17 @@ def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all, also after a loss of power."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -281,6 +316,6 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ..
         table = pyarrow.Table.from_pylist(rows).select(list(columns))
     else:
         table = pyarrow.table({column: pyarrow.array([], pyarrow.string()) for column in columns})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    parquet.write_table(table, temporary)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    write_atomically(path, buffer.getvalue())

@@ -14,13 +14,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from talkface.data import Corpus
-from talkface.data.affectnet import (
-    COLUMNS,
-    AffectNetFolder,
-    AffectNetRecipe,
-    picture_id,
-    prepare_affectnet,
-)
+from talkface.data.prepare.affectnet import AffectNetRecipe, prepare_affectnet
+from talkface.data.prepare.affectnet_tables import COLUMNS, AffectNetFolder
+from talkface.data.prepare.source import item_id
 from talkface.errors import TalkfaceError
 from talkface.portrait.crop import ANCHORS
 
@@ -139,8 +135,8 @@ def test_every_fault_is_named(prepared: Path) -> None:
 
 
 def test_ids_are_unique_and_allowed() -> None:
-    assert picture_id("689/737db2.jpg") == "689_737db2"
-    odd = [picture_id(name) for name in ("a b.jpg", "a-b.jpg", "ä.jpg", "ö.jpg", "x" * 200 + ".jpg")]
+    assert item_id("689/737db2.jpg") == "689_737db2"
+    odd = [item_id(name) for name in ("a b.jpg", "a-b.jpg", "ä.jpg", "ö.jpg", "x" * 200 + ".jpg")]
     assert len(set(odd)) == 5 and max(map(len, odd)) <= 80
 
 
@@ -225,7 +221,16 @@ def test_the_script_prepares_and_counts(
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    arguments = ["--raw", str(raw), "--out", str(tmp_path / "out"), "--landmarks", "annotated"]
+    arguments = [
+        "--raw",
+        str(raw),
+        "--out",
+        str(tmp_path / "out"),
+        "--landmarks",
+        "annotated",
+        "--workers",
+        "1",
+    ]
     assert script.main([*arguments, "--dry-run"]) == 0
     assert '"label 8 (none)": 1' in capsys.readouterr().out and not (tmp_path / "out").exists()
     assert script.main(arguments) == 0

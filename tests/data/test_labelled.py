@@ -18,10 +18,10 @@ import torch
 pytest.importorskip("pytorch_lightning")
 
 from talkface.data import Clip, Corpus, CorpusWriter
-from talkface.data.affectnet import AffectNetRecipe
 from talkface.data.emotion_modules import AffectNetDataModule, EmotionDataModule
 from talkface.data.labelled import LabelledPictures, spread
 from talkface.data.latents import LatentStore, compute_latents
+from talkface.data.prepare.affectnet import AffectNetRecipe
 from talkface.errors import TalkfaceError
 from talkface.head import ACTIONS
 from talkface.media import to_tensor

@@ -12,7 +12,9 @@ import torch
 
 pytest.importorskip("pytorch_lightning")
 
-from talkface.data.modules import ImageDataModule, TalkingDataModule
+from talkface.data import Clip, CorpusWriter
+from talkface.data.modules import CorpusDataModule, ImageDataModule, TalkingDataModule
+from talkface.data.set_modules import CelebADataModule, MetFacesDataModule
 from talkface.errors import TalkfaceError
 
 
@@ -86,3 +88,40 @@ def test_what_is_missing_is_named(tmp_path: Path, corpus_folder: Path) -> None:
     module.setup("fit")
     with pytest.raises(TalkfaceError, match="batch_size: 50 is more than one epoch has"):
         module.train_dataloader()
+
+
+def test_any_corpus_here_or_behind_a_url(corpus_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv("TALKFACE_CACHE", str(tmp_path))
+    files = fsspec.filesystem("memory")
+    for path in corpus_folder.rglob("*"):
+        if path.is_file():
+            files.pipe_file(f"/any/{path.relative_to(corpus_folder).as_posix()}", path.read_bytes())
+    batches = []
+    for place in (str(corpus_folder), "memory://any"):
+        module = CorpusDataModule(place, batch_size=3, image_size=16)
+        module.prepare_data()
+        module.setup("fit")
+        (batch,) = list(module.train_dataloader())
+        assert batch["images"].shape == (3, 3, 16, 16) and sorted(batch["label"].tolist()) == [0, 1, 2]
+        batches.append(
+            {int(label): image for label, image in zip(batch["label"], batch["images"], strict=True)}
+        )
+        assert len(list(module.val_dataloader())) == 1
+    assert all(torch.equal(batches[0][label], batches[1][label]) for label in range(3))
+
+
+def test_a_corpus_without_held_out_pictures_is_its_own_validation(tmp_path: Path) -> None:
+    writer = CorpusWriter(tmp_path, name="few", licence="CC0-1.0", source="tests", fps=25, image_size=8)
+    with writer.shard("train-0") as shard:
+        for number in range(4):
+            data = cv2.imencode(".jpg", np.full((8, 8, 3), 50 * number, np.uint8))[1].tobytes()
+            shard.add(Clip(f"p{number}", "train", f"p{number}", [data]))
+    writer.finish(["train-0"])
+    module = MetFacesDataModule(str(tmp_path), image_size=16, batch_size=4, num_workers=0, mirror=False)
+    module.setup("fit")
+    assert module.splits() == ("train", "train") and len(module.train_set) == 8 * len(module.val_set)
+    module = CelebADataModule(str(tmp_path), num_workers=0, batch_size=4)
+    module.setup("fit")
+    (batch,) = list(module.train_dataloader())
+    assert batch["images"].shape == (4, 3, 64, 64)

@@ -23,6 +23,8 @@ import pytest
 
 from talkface import cli
 from talkface.checkpoint import bundle_names
+from talkface.data import Clip, CorpusWriter
+from talkface.data.writer import encode_jpeg
 from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter, open_video, read_audio, read_image
 from talkface.pipelines.evaluate import add_arguments as add_evaluation_arguments
@@ -175,6 +177,21 @@ def check_fit(words: list[str], folder: Path) -> None:
         assert end.value.code == 0
 
 
+def check_data(words: list[str], folder: Path) -> None:
+    """It does what it says with a corpus of that name."""
+    corpus = folder / cli.build_parser().parse_args(words[1:]).corpus
+    if not corpus.exists():
+        frames = [encode_jpeg(read_image(folder / "face.png")[:96, :96], 90)] * 2
+        writer = CorpusWriter(corpus, name="two", licence="CC0-1.0", source="tests", fps=25, image_size=96)
+        with writer.shard("train-0") as shard:
+            sound = read_audio(folder / "speech.wav", 16000).samples[:1280]
+            shard.add(Clip("clip-id", "train", "somebody", frames, sound))
+        writer.finish(["train-0"])
+    printed = run([sys.executable, "-m", "talkface.cli", *words[1:]], folder)
+    expected = {"check": "content", "show": "clip-id.png", "cache": "latents: "}[words[2]]
+    assert expected in printed and corpus.is_dir()
+
+
 def check_evaluate_video(words: list[str], folder: Path) -> None:
     """The options are known."""
     parser = argparse.ArgumentParser()
@@ -192,6 +209,7 @@ RULES: dict[str, Callable[[list[str], Path], None]] = {
     "talkface edit-emotion": check_editing,
     "talkface reconstruct": check_editing,
     "talkface doctor": check_doctor,
+    "talkface data": check_data,
     "talkface fit": check_fit,
     "talkface evaluate-video": check_evaluate_video,
 }

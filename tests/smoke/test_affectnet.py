@@ -15,7 +15,7 @@ pytest.importorskip("pytorch_lightning")
 
 from talkface import cli
 from talkface.data import Corpus
-from talkface.data.affectnet import COLUMNS
+from talkface.data.prepare.affectnet_tables import COLUMNS
 from talkface.data.synthetic.appearance import sample_person
 from talkface.data.synthetic.scene import Scene, render
 from talkface.head import HeadModel
@@ -114,7 +114,7 @@ def test_one_epoch_of_the_papers_configuration_then_faces(
 
 def test_faces_of_the_bundled_finder_are_aligned(raw: Path, tmp_path: Path) -> None:
     """The house's own finder on rendered heads: eyes where the truth, aligned, has them."""
-    from talkface.data.affectnet import AffectNetRecipe, prepare_affectnet
+    from talkface.data.prepare.affectnet import AffectNetRecipe, prepare_affectnet
 
     for name, landmarks in (("found", "found"), ("truth", "annotated")):
         prepare_affectnet(
