@@ -29,6 +29,7 @@ from talkface.media import to_tensor, to_uint8
 from talkface.portrait.crop import alignment_matrix, transform
 
 UNCHANGED = 0.1
+UNGUIDED = 0.3  # of the pairs are shown the picture as its own guide: the label alone tells what is wanted
 MISTAKES = 0.5  # of those that dubbing must bear: here no second film has to be met
 TOLD = ("actions", "intensity")
 
@@ -133,9 +134,10 @@ class EditPairs(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         target, source = (int(self.pairs[name][index]) for name in ("target", "source"))
+        reference, guide = self.latents[source], self.pairs["guide"][index]
         return {
             "target_latents": self.latents[target].float(),
-            "reference_latents": self.latents[source].float(),
-            "guide_latents": self.pairs["guide"][index].float(),
+            "reference_latents": reference.float(),
+            "guide_latents": (reference if torch.rand(()) < UNGUIDED else guide).float(),
             "label": self.labels[target],
         } | {name: values[target] for name, values in self.told.items()}

@@ -220,15 +220,22 @@ class Table:
             if not missing and not cycle:
                 continue
             settings = self.settings(scale, strength)
-            noisy = pipeline.editor.invert(latents, sources, settings, shown=pipeline.shown(latents))
+            own = pipeline.shown(latents)
+            noisy = (
+                None
+                if pipeline.is_guided and not cycle
+                else pipeline.editor.invert(latents, sources, settings, shown=own)
+            )
             if cycle:
-                back = pipeline.editor.denoise(noisy, sources, settings, shown=pipeline.shown(latents))
+                back = pipeline.editor.denoise(noisy, sources, settings, shown=own)
                 back = pipeline.decode(back).cpu()
                 judged = measure(self.judges, back, plain, faces, descriptors, -1)
                 self.rows.add(f"cycle {name}", [row | {"target": 0} for row in judged])
             for target in missing:
                 told = [single(target, pipeline.emotions)] * len(sources)
                 shown = pipeline.shown(latents, guides.get(target))
+                if target in guides:
+                    noisy = pipeline.editor.invert(guides[target], sources, settings, shown=shown)
                 edited = pipeline.editor.denoise(noisy, told, settings, shown=shown)
                 edited = pipeline.decode(edited).cpu()
                 self.rows.add(name, measure(self.judges, edited, plain, faces, descriptors, target))

@@ -9,8 +9,8 @@ pixels stay.
 
 What a bundle must have: `first_stage`, `network`, `conditioner` (which asks for `emotion`, and perhaps for `actions`
 and for `frames`: the picture as `reference`, so that nobody need be guessed from noise, and as `guide` the picture
-animated to the target by its fitted head; changes are then laid over that guide) and, in `meta`, `image_size`,
-`schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] -> probabilities
+animated to the target by its fitted head; then the guide is inverted, and changes are laid over it) and, in `meta`,
+`image_size`, `schedule`, `prediction_type`; it may have `classifier` (pictures (B, 3, S, S) in [-1, 1] -> probabilities
 (B, emotions)), `landmarks` and `mouth` (the face finder; otherwise the default bundle's), and say `emotions`,
 `final_alpha` and `editing` (values of `EditSettings`).
 """
@@ -335,12 +335,14 @@ class EmotionEditPipeline:
             images = self.images(some)
             sources = self.sources(images, given)
             latents = self.encode(images)
-            noisy = self.editor.invert(latents, sources, settings, keep_going, self.shown(latents))
+            noisy = None
             drawn = [self.guides(to_tensor(face.crop.image), face.points, targets) for face in some]
             made, plain = [], []
             for place, target in enumerate(targets):
                 under = self.encode(torch.cat([self._shrunk(one[place]) for one in drawn]))
                 told, shown = [target] * len(some), self.shown(latents, under)
+                if noisy is None or self.is_guided:  # without guides all targets share one inversion
+                    noisy = self.editor.invert(under, sources, settings, keep_going, shown)
                 made.append(self.decode(self.editor.denoise(noisy, told, settings, keep_going, shown)))
                 plain.append(self.decode(under))
             for index, (face, source) in enumerate(zip(some, sources, strict=True)):

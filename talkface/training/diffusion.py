@@ -61,9 +61,10 @@ class DiffusionModule(pl.LightningModule):
         prediction_type: "epsilon" (the thesis), "velocity" or "x0".
         min_snr_gamma: see `losses.denoising`; None (the thesis) is no weight.
         region_weight: weight of the masked region relative to the rest of the picture (the thesis: 1).
-        reference_start: share of the samples whose noisy latents show the reference instead of the target; the network
-            then learns to believe what it is told rather than what it sees, which is what editing asks of it. They
-            are judged by the error of the clean latents, since no noise leads from one picture to the other.
+        start_share: share of the samples whose noisy latents show another picture of the batch instead of the target;
+            the network then learns to believe what it is told rather than what it sees, which is what editing asks of
+            it. They are judged by the error of the clean latents: no noise leads from one picture to the other.
+        start_from: that picture, "reference" or "guide".
         normalize_features: measure the sound features at the start and let the audio conditioner whiten them.
         learning_rate, betas, weight_decay: of AdamW.
         warmup_steps, total_steps: linear warm-up, and cosine decay to zero; 0 and None = constant (the
@@ -83,7 +84,8 @@ class DiffusionModule(pl.LightningModule):
         prediction_type: str = "epsilon",
         min_snr_gamma: float | None = None,
         region_weight: float = 1.0,
-        reference_start: float = 0.0,
+        start_share: float = 0.0,
+        start_from: str = "reference",
         normalize_features: bool = False,
         learning_rate: float = 3.2e-5,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -107,7 +109,7 @@ class DiffusionModule(pl.LightningModule):
         self.first_stage = first_stage.eval().requires_grad_(False)
         self.first_stage_weights, self.normalize_features = first_stage_weights, normalize_features
         self.min_snr_gamma, self.region_weight = min_snr_gamma, region_weight
-        self.reference_start = reference_start
+        self.start_share, self.start_from = start_share, start_from
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.warmup_steps, self.total_steps, self.seed = warmup_steps, total_steps, seed
         (conditioner or ConditionerSet({})).check_network(network, first_stage.latent_channels)  # type: ignore[arg-type]
@@ -166,7 +168,7 @@ class DiffusionModule(pl.LightningModule):
             drops = self.conditioner.draw_drops(count, generator) if drop else {}
             conditioning = self.conditioner(inputs, drops)
         noisy, weights = self.schedule.add_noise(latents, noise, timesteps), None
-        if self.reference_start > 0.0:
+        if self.start_share > 0.0:
             noisy, noise, weights = self._start_elsewhere(inputs, noise, timesteps, noisy, generator)
         output = self.network(noisy, timesteps, conditioning)
         region = None
@@ -195,10 +197,10 @@ class DiffusionModule(pl.LightningModule):
         noisy: Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `reference_start`: noisy latents, the noise that leads from them to the target, weights (B,)."""
-        chosen = torch.rand(len(noise), generator=generator) < self.reference_start
+        """See `start_share`: noisy latents, the noise that leads from them to the target, weights (B,)."""
+        chosen = torch.rand(len(noise), generator=generator) < self.start_share
         chosen = chosen.to(noise.device).view(-1, 1, 1, 1)
-        other = self.schedule.add_noise(inputs["reference_latents"], noise, timesteps)
+        other = self.schedule.add_noise(inputs[f"{self.start_from}_latents"], noise, timesteps)
         noisy = torch.where(chosen, other, noisy)
         signal, sigma = self.schedule.signal_and_noise(timesteps, noisy)
         needed = (noisy - signal * inputs["target_latents"]) / sigma

@@ -173,7 +173,7 @@ def test_noisy_latents_may_show_the_reference(kind: str) -> None:
         IdentityFirstStage(),
         schedule,
         prediction_type=kind,
-        reference_start=1.0,
+        start_share=1.0,
     )
     batch = {"target_latents": target, "reference_latents": reference}
     made = module.denoise(batch, step_generator(0, 0), drop=True)
@@ -185,9 +185,7 @@ def test_half_of_the_noisy_latents_show_the_reference() -> None:
     seen = []
     network = small_unet()
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    module = DiffusionModule(
-        network, IdentityFirstStage(), NoiseSchedule(), timesteps=[0], reference_start=0.5
-    )
+    module = DiffusionModule(network, IdentityFirstStage(), NoiseSchedule(), timesteps=[0], start_share=0.5)
     batch = {
         "target_latents": torch.zeros(400, 3, SIZE, SIZE),
         "reference_latents": torch.ones(400, 3, SIZE, SIZE),
