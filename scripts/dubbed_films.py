@@ -16,9 +16,9 @@ from talkface.experts.judges import LipCurve, MediaPipeJudge, relative_gap
 from talkface.media import Audio, exact_rate, open_video, read_audio
 from talkface.pipelines.film_rows import without_sampling, write_lossless
 from talkface.pipelines.film_scores import mouth_squares
-from talkface.pipelines.tracking import follow_face
 from talkface.portrait.blend import blend_mask
 from talkface.portrait.crop import AlignedCrop, invert, warp
+from talkface.portrait.tracking import follow_face
 
 GUIDES = {"inpainting": "none", "warp": "warp", "refined": "refined"}
 Array = np.ndarray

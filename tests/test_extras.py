@@ -19,7 +19,7 @@ FILES = [
     path for part in ("talkface", "scripts", "data_prep", "examples") for path in (ROOT / part).rglob("*.py")
 ]
 # modules whose distribution has another name
-DISTRIBUTIONS = {"dlib": "dlib-bin", "skimage": "scikit-image"}
+DISTRIBUTIONS = {"dlib": "dlib-bin", "skimage": "scikit-image", "scenedetect": "scenedetect-headless"}
 
 
 def distribution(module: str) -> str:

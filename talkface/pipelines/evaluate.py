@@ -33,7 +33,7 @@ from talkface.media import VideoWriter
 from talkface.metrics.interval import bootstrap_interval
 from talkface.pipelines.film_rows import GUIDE_ROWS, ROWS, choose_clips, make_row, read_clip
 from talkface.pipelines.film_scores import Perceptual, RealClip, score_film, track_landmarks
-from talkface.pipelines.tracking import FaceTracker
+from talkface.portrait.tracking import FaceTracker
 
 COLUMNS = {
     "psnr": ("mouth PSNR (dB)", "{:.2f}"),

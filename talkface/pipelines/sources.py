@@ -16,8 +16,8 @@ import numpy as np
 
 from talkface.errors import TalkfaceError
 from talkface.media import VideoReader
-from talkface.pipelines.tracking import FaceTracker, face_defect, follow_face
 from talkface.portrait.crop import AlignedCrop
+from talkface.portrait.tracking import FaceTracker, face_defect, follow_face
 
 
 @dataclass(frozen=True)

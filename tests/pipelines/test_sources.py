@@ -15,7 +15,7 @@ from talkface.pipelines.sources import (
     find_in_picture,
     fixed_timeline,
 )
-from talkface.pipelines.tracking import FORGET_AFTER, FaceTracker, face_defect, face_size, follow_face
+from talkface.portrait.tracking import FORGET_AFTER, FaceTracker, face_defect, face_size, follow_face
 
 
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25, 2)])

@@ -68,7 +68,10 @@ class Preparation:
                     shard.reject(item.file, why.step, why.reason, why.score)
                 else:
                     for clip in clips:
-                        shard.add(clip)
+                        if isinstance(clip, Rejected):
+                            shard.reject(item.file, clip.step, clip.reason, clip.score)
+                        else:
+                            shard.add(clip)
                 tick(1)
 
     def _clips(self, item: RawItem, finder: Finder | None) -> Any:

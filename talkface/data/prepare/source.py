@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,8 +99,10 @@ class Source(Protocol):
         """Everything but the items that decides the result, JSON only; it is stored and hashed."""
         ...
 
-    def make(self, item: RawItem, finder: Finder | None) -> list[Clip]:
+    def make(self, item: RawItem, finder: Finder | None) -> Sequence[Clip | Rejected]:
         """The clips of one item: a pure function of the item, its files, the settings and the finder.
+
+        A film of which parts are left out gives a `Rejected` for each of them, among its clips.
 
         Raises:
             Rejected: the item cannot be used.
