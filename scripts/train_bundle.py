@@ -129,6 +129,7 @@ def trainer(options: argparse.Namespace, name: str, minutes: float, *callbacks: 
         every_n_train_steps=200,
         save_top_k=0,
         save_on_exception=True,
+        enable_version_counter=False,  # a resumed run goes on writing the same file
     )
     return pl.Trainer(
         accelerator="cuda" if options.device == "cuda" else "cpu",

@@ -96,7 +96,12 @@ META: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "final_alpha": "one",
     "emotions": list(EMOTIONS),
-    "editing": {"strength": 500, "guidance_scale": 3.0, "num_inference_steps": 40},
+    "editing": {
+        "strength": 500,
+        "guidance_scale": 3.0,
+        "inversion_guidance_scale": 1.0,
+        "num_inference_steps": 40,
+    },
 }
 
 
@@ -150,7 +155,9 @@ def prepare(options: argparse.Namespace, stage: nn.Module) -> EditPairs:
 
 def trainer(device: str, folder: Path, seconds: float) -> pl.Trainer:
     """A trainer that stops after `seconds`, summed over interrupted runs, and saves itself every few minutes."""
-    saves = ModelCheckpoint(dirpath=folder, save_last=True, every_n_train_steps=100, save_top_k=0)
+    saves = ModelCheckpoint(
+        dirpath=folder, save_last=True, every_n_train_steps=100, save_top_k=0, enable_version_counter=False
+    )  # a resumed run goes on writing the same file
     return pl.Trainer(
         accelerator="cuda" if device == "cuda" else "cpu",
         devices=1,
