@@ -37,7 +37,8 @@ from talkface.experts.vision import LPIPS
 from talkface.media import to_tensor, to_uint8, write_image
 from talkface.metrics.paired import psnr, region_lpips, ssim
 from talkface.pipelines.device import choose_device
-from talkface.pipelines.emotion_edit import EmotionEditPipeline, Face
+from talkface.pipelines.edited_face import Face
+from talkface.pipelines.emotion_edit import EmotionEditPipeline
 from talkface.pipelines.expression import single
 from talkface.pipelines.latent_editing import SOLVERS, EditSettings
 from talkface.portrait.crop import AlignedCrop, alignment_matrix, transform

@@ -25,7 +25,8 @@ from talkface.errors import TalkfaceError
 from talkface.sample_images import description
 
 if TYPE_CHECKING:
-    from talkface.pipelines.emotion_edit import EmotionEditPipeline, Face
+    from talkface.pipelines.edited_face import Face
+    from talkface.pipelines.emotion_edit import EmotionEditPipeline
     from talkface.pipelines.expression import Expression
     from talkface.pipelines.latent_editing import EditSettings
 

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface import __version__
@@ -34,13 +33,9 @@ from talkface.head.expressing import Expresser
 from talkface.head.model import ACTIONS
 from talkface.media import to_tensor, to_uint8
 from talkface.pipelines.device import autocast, choose_device, choose_precision, fast_layout
+from talkface.pipelines.edited_face import EditedPicture, Face, cut_face, laid_over, shrunk, whole_face
 from talkface.pipelines.expression import Expression, parse_expression, single, wanted_actions
-from talkface.pipelines.face_guide import crop_factor
-from talkface.pipelines.face_painter import keep_colours
 from talkface.pipelines.latent_editing import EditSettings, LatentEditor, blend_expressions, slerp
-from talkface.pipelines.sources import find_in_picture
-from talkface.portrait.blend import face_mask, mouth_area, paste
-from talkface.portrait.crop import AlignedCrop, alignment_matrix
 
 if TYPE_CHECKING:
     from talkface.checkpoint import Bundle
@@ -49,44 +44,6 @@ AUTO = "auto"
 TOLD = {"emotion", "actions", "frames"}
 FRAMES = {"guide", "reference"}
 GROUP_PICTURES = {"cpu": 1, "mps": 4, "cuda": 16}
-SMALLEST_PICTURE = 32
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """A face cut out of a picture.
-
-    Attributes:
-        picture: uint8 (H, W, 3).
-        crop: a whole number of times the network's size.
-        mask: float32, how much of an edited crop is shown in the picture.
-        faces: how many the picture shows; 0 where nobody looked.
-        points: landmarks (68, 2) in pixels of the crop; None where nobody looked, or nothing was found.
-    """
-
-    picture: np.ndarray
-    crop: AlignedCrop
-    mask: np.ndarray
-    faces: int
-    points: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class EditedPicture:
-    """An edited picture.
-
-    Attributes:
-        image: uint8 (H, W, 3), the whole picture.
-        face: uint8 (S, S, 3), the square face, S a whole number of times the network's size.
-        network_face: uint8 (s, s, 3), what the network alone makes of it.
-        source, target: from what to what.
-    """
-
-    image: np.ndarray
-    face: np.ndarray
-    network_face: np.ndarray
-    source: Expression
-    target: Expression
 
 
 class EmotionEditPipeline:
@@ -234,30 +191,14 @@ class EmotionEditPipeline:
             TalkfaceError: no usable face, or an `aligned` picture that is not square or too small.
         """
         if aligned:
-            height, width = picture.shape[:2]
-            if height != width or height < SMALLEST_PICTURE:
-                raise TalkfaceError(
-                    f"{name}: {width} x {height} pixels; an aligned picture must be square, {SMALLEST_PICTURE} "
-                    "pixels or more a side; leave --aligned out to have the face found"
-                )
-            size = self.image_size * max(1, round(height / self.image_size))
-            matrix = np.array([[size / height, 0.0, 0.0], [0.0, size / height, 0.0]])
-            whole = AlignedCrop.from_matrix(picture, matrix, size)
-            found_in = self.finder.find(whole.image) if self.is_guided else []
-            points = np.asarray(found_in[0].points, np.float32) if found_in else None
-            return Face(picture, whole, np.ones((size, size), np.float32), 0, points)
-
-        def side(points: np.ndarray) -> int:
-            scale = 1 / np.sqrt(np.linalg.det(alignment_matrix(points, self.image_size)[:, :2]))
-            return self.image_size * crop_factor(float(scale))
-
-        found = find_in_picture(name, picture, self.finder, 0 if face is None else face - 1, side)
-        points = found.crop.to_crop(found.points)
-        return Face(picture, found.crop, face_mask(self.image_size), found.faces, points)
+            return whole_face(picture, name, self.image_size, self.finder if self.is_guided else None)
+        return cut_face(picture, name, self.image_size, self.finder, 0 if face is None else face - 1)
 
     def images(self, faces: Sequence[Face]) -> Tensor:
         """What the network sees of faces, (N, 3, s, s) in [-1, 1]."""
-        return torch.cat([self._shrunk(to_tensor(face.crop.image)) for face in faces]).to(self.device)
+        return torch.cat([shrunk(to_tensor(face.crop.image), self.image_size) for face in faces]).to(
+            self.device
+        )
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -339,7 +280,7 @@ class EmotionEditPipeline:
             drawn = [self.guides(to_tensor(face.crop.image), face.points, targets) for face in some]
             made, plain = [], []
             for place, target in enumerate(targets):
-                under = self.encode(torch.cat([self._shrunk(one[place]) for one in drawn]))
+                under = self.encode(torch.cat([shrunk(one[place], self.image_size) for one in drawn]))
                 told, shown = [target] * len(some), self.shown(latents, under)
                 if noisy is None or self.is_guided:  # without guides all targets share one inversion
                     noisy = self.editor.invert(under, sources, settings, keep_going, shown)
@@ -348,9 +289,7 @@ class EmotionEditPipeline:
             for index, (face, source) in enumerate(zip(some, sources, strict=True)):
                 one = slice(index, index + 1)
                 yield [
-                    self._laid_over(
-                        face, drawn[index][place], made[place][one], plain[place][one], source, target
-                    )
+                    laid_over(face, drawn[index][place], made[place][one], plain[place][one], source, target)
                     for place, target in enumerate(targets)
                 ]
 
@@ -374,22 +313,6 @@ class EmotionEditPipeline:
         told = np.stack([np.zeros(len(ACTIONS)) if one is None else one for one in actions])
         drawn = self._expresser(image[0], points, told).cpu()
         return [image if one is None else drawn[place : place + 1] for place, one in enumerate(actions)]
-
-    def _shrunk(self, image: Tensor) -> Tensor:
-        """(1, 3, S, S) -> (1, 3, s, s), as the network sees it."""
-        factor = image.shape[-1] // self.image_size
-        return F.avg_pool2d(image, factor) if factor > 1 else image
-
-    def _laid_over(
-        self, face: Face, guide: Tensor, edited: Tensor, plain: Tensor, source: Expression, target: Expression
-    ) -> EditedPicture:
-        size = (face.crop.size, face.crop.size)
-        free = torch.from_numpy(mouth_area(self.image_size))[None, None]
-        change = keep_colours((edited - plain).cpu(), free)
-        change = F.interpolate(change, size=size, mode="bicubic", align_corners=False)
-        crop = to_uint8(guide + change)[0]
-        image = paste(face.picture, crop, face.crop, face.mask)
-        return EditedPicture(image, crop, to_uint8(edited)[0], source, target)
 
     def interpolate(
         self,

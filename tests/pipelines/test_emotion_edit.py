@@ -19,7 +19,8 @@ from talkface.diffusion.timesteps import editing_timesteps
 from talkface.errors import TalkfaceError
 from talkface.media import to_tensor
 from talkface.metrics.paired import psnr
-from talkface.pipelines.emotion_edit import EmotionEditPipeline, Face
+from talkface.pipelines.edited_face import Face
+from talkface.pipelines.emotion_edit import EmotionEditPipeline
 from talkface.pipelines.expression import condition, parse_expression, unconditioned
 from talkface.pipelines.generate import EmotionPipeline
 from talkface.pipelines.latent_editing import EditSettings, blend_expressions, slerp
