@@ -111,11 +111,6 @@ def bundle_folder(name_or_path: str | os.PathLike[str]) -> Path:
     known = ", ".join(bundle_names()) or "none is installed"
     raise TalkfaceError(
         f"unknown bundle: {name}; allowed are a name ({known}) or the path of a bundle folder"
-        + (
-            "; no emotion model is bundled yet, scripts/train_emotion.py makes one"
-            if name == "emotion"
-            else ""
-        )
     )
 
 
