@@ -40,7 +40,7 @@ from talkface.pipelines.device import choose_device
 from talkface.pipelines.edited_face import Face
 from talkface.pipelines.emotion_edit import EmotionEditPipeline
 from talkface.pipelines.expression import single
-from talkface.pipelines.latent_editing import SOLVERS, EditSettings
+from talkface.pipelines.latent_editing import SOLVERS, STARTS, EditSettings
 from talkface.portrait.crop import AlignedCrop, alignment_matrix, transform
 from talkface.portrait.sheet import sheet
 
@@ -179,6 +179,7 @@ class Table:
             solver=self.options.solver,
             inversion_guidance_scale=self.options.inversion_guidance_scale,
             grid=None,
+            start=self.options.start,
         )
         settings.check(self.pipeline.editor.schedule)
         return settings
@@ -222,11 +223,7 @@ class Table:
                 continue
             settings = self.settings(scale, strength)
             own = pipeline.shown(latents)
-            noisy = (
-                None
-                if pipeline.is_guided and not cycle
-                else pipeline.editor.invert(latents, sources, settings, shown=own)
-            )
+            noisy = pipeline.editor.invert(latents, sources, settings, shown=own)
             if cycle:
                 back = pipeline.editor.denoise(noisy, sources, settings, shown=own)
                 back = pipeline.decode(back).cpu()
@@ -235,7 +232,7 @@ class Table:
             for target in missing:
                 told = [single(target, pipeline.emotions)] * len(sources)
                 shown = pipeline.shown(latents, guides.get(target))
-                if target in guides:
+                if target in guides and settings.start == "guide":
                     noisy = pipeline.editor.invert(guides[target], sources, settings, shown=shown)
                 edited = pipeline.editor.denoise(noisy, told, settings, shown=shown)
                 edited = pipeline.decode(edited).cpu()
@@ -323,6 +320,7 @@ def parser() -> argparse.ArgumentParser:
     add("--scales", type=number(0, 50), nargs="+", default=SCALES, help="default: 1 2 3 4 5")
     add("--strengths", type=whole(1, 1000), nargs="+", default=STRENGTHS, help="default: 400 500 600")
     add("--inversion-guidance-scale", type=number(0, 50), help="default: as while denoising (the thesis)")
+    add("--start", choices=STARTS, default="picture", help="what a guided model inverts (default: picture)")
     add("--steps", type=positive, default=40, help="each way (default: 40)")
     add("--solver", choices=tuple(SOLVERS), default="ddim", help="default: ddim")
     add("--batch-size", type=positive, default=8, help="pictures in each network call (default: 8)")

@@ -20,6 +20,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
 SOLVER_NAMES = ("ddim", "plms", "dpm++2m")
 GRID_NAMES = ("paper", "leading", "trailing", "log_snr")
+START_NAMES = ("guide", "picture")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +84,12 @@ def add_settings(parser: argparse.ArgumentParser, many: bool = False, eta: float
     add(
         "--timestep-grid", choices=GRID_NAMES, help="which times to step through (default: the solver's best)"
     )
+    add(
+        "--start",
+        choices=START_NAMES,
+        help="what is inverted, of a model with guides: the guide, or the picture, against which it is then weighed "
+        "(default: the model's, else guide)",
+    )
     if eta is not None:
         add(
             "--eta",
@@ -135,6 +142,7 @@ def chosen_settings(options: argparse.Namespace, pipeline: EmotionEditPipeline, 
         "num_inference_steps": options.num_inference_steps,
         "solver": options.solver,
         "grid": options.timestep_grid,
+        "start": options.start,
         "eta": getattr(options, "eta", None),
         "seed": getattr(options, "seed", None),
     } | more

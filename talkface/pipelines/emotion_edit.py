@@ -282,7 +282,11 @@ class EmotionEditPipeline:
             for place, target in enumerate(targets):
                 under = self.encode(torch.cat([shrunk(one[place], self.image_size) for one in drawn]))
                 told, shown = [target] * len(some), self.shown(latents, under)
-                if noisy is None or self.is_guided:  # without guides all targets share one inversion
+                if settings.start == "picture" or not self.is_guided:
+                    if noisy is None:  # all targets share one inversion
+                        own = self.shown(latents)
+                        noisy = self.editor.invert(latents, sources, settings, keep_going, own)
+                else:
                     noisy = self.editor.invert(under, sources, settings, keep_going, shown)
                 made.append(self.decode(self.editor.denoise(noisy, told, settings, keep_going, shown)))
                 plain.append(self.decode(under))

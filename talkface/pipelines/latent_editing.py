@@ -28,6 +28,7 @@ from talkface.pipelines.device import autocast
 from talkface.pipelines.expression import Expression, condition, unconditioned
 from talkface.pipelines.sampling import frame_generator
 
+STARTS = ("guide", "picture")
 # name -> grid on which it inverts best
 SOLVERS = {"ddim": "paper", "plms": "paper", "dpm++2m": "log_snr"}
 
@@ -45,6 +46,9 @@ class EditSettings:
         grid: of the times, see `make_timesteps`; None: the solver's in `SOLVERS`.
         eta: noise of each step on the way back, 0 (the thesis) to 1; above 0 with DDIM only.
         seed: of that noise.
+        start: of a guided network, what is inverted. "guide": the guide; the label's change is added to it. "picture":
+            the picture, as in the thesis; what is told and guided is weighed against the picture, so that the guidance
+            scale says how much of the edit is seen.
     """
 
     strength: int = 500
@@ -55,6 +59,7 @@ class EditSettings:
     grid: str | None = None
     eta: float = 0.0
     seed: int = 0
+    start: str = "guide"
 
     @property
     def source_scale(self) -> float:
@@ -71,6 +76,8 @@ class EditSettings:
         """Raises: TalkfaceError: a value is out of range."""
         if self.solver not in SOLVERS:
             raise TalkfaceError(f"solver: {self.solver}; allowed are {', '.join(SOLVERS)}")
+        if self.start not in STARTS:
+            raise TalkfaceError(f"start: {self.start}; allowed are {', '.join(STARTS)}")
         if self.grid is not None and self.grid not in GRIDS:
             raise TalkfaceError(f"grid: {self.grid}; allowed are {', '.join(GRIDS)}")
         check_range("guidance_scale", self.guidance_scale, 0, 50)
@@ -187,7 +194,11 @@ class LatentEditor:
                 known = {
                     name: self._filled(values[start : start + self.group]) for name, values in shown.items()
                 }
-            predict = self._predictor(told + told[-1:] * (len(x) - len(some)), scale, keep_going, known)
+            unguided = None
+            if known is not None and settings.start == "picture" and "reference" in known:
+                unguided = known | {"guide": known["reference"]}
+            told += told[-1:] * (len(x) - len(some))
+            predict = self._predictor(told, scale, keep_going, known, unguided)
             with autocast(self.device, self.dtype):
                 if inverting:
                     x = forward.sample(predict, x, times)
@@ -209,8 +220,9 @@ class LatentEditor:
         scale: float,
         keep_going: Callable[[], None] | None,
         shown: Mapping[str, Tensor] | None,
+        unguided: Mapping[str, Tensor] | None = None,
     ) -> NoisePredictor:
-        nothing = unconditioned(self.conditioner, len(expressions), self.device, shown)
+        nothing = unconditioned(self.conditioner, len(expressions), self.device, unguided or shown)
         # a scale of 0 leaves nothing of the conditional branch, which then need not be computed
         told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device, shown)
         scales = {} if scale in (0.0, 1.0) else {"expression": scale}

@@ -286,6 +286,16 @@ def test_a_network_that_is_shown_the_person(
     together = edited(shown, squares, "happy")
     alone = [edited(shown, [face], "happy")[0] for face in squares]
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    # weighed against the picture, nothing is left of guide and label at a scale of 0; of the guide alone at 1
+    other = shown.shown(latents, latents.flip(0))
+    weighed = [replace(FEW, start="picture", guidance_scale=scale) for scale in (0.0, 1.0, 3.0)]
+    none, once, thrice = (editor.denoise(latents, told, settings, shown=other) for settings in weighed)
+    unguided = [parse_expression("none", shown.emotions, True)] * 3
+    plain = editor.denoise(latents, unguided, replace(FEW, guidance_scale=1.0), shown=shown.shown(latents))
+    assert torch.allclose(none, plain, atol=1e-5) and not torch.allclose(none, once, atol=1e-3)
+    assert not torch.allclose(thrice, once, atol=1e-3)
+    guided = replace(FEW, guidance_scale=3.0)
+    assert not torch.allclose(thrice, editor.denoise(latents, told, guided, shown=other), atol=1e-3)
     cycle = shown.reconstruct(shown.images(squares[:1]), source="happy", settings=FEW)["cycle"]
     own = shown.shown(latents[:1])
     assert torch.equal(cycle, shown.decode(editor.edit(latents[:1], told[:1], told[:1], FEW, shown=own)))
