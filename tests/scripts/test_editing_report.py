@@ -20,6 +20,7 @@ ABOUT = {
     "grid": "paper",
     "precision": "float32",
     "inversion_guidance_scale": "the same",
+    "start": "picture",
     "judge": "a judge",
 }
 
