@@ -194,8 +194,8 @@ def report(rows: Rows, emotions: Sequence[str], about: dict[str, Any], figures: 
             "",
             f"Held-out faces of the corpus `{about['corpus']}` (split {about['split']}), edited with "
             f"{about['solver']}, {about['num_inference_steps']} steps each way, grid {about['grid']}, in "
-            f"{about['precision']}; guidance while inverting: {about['inversion_guidance_scale']}; a guided model inverts "
-            f"the {about['start']}. "
+            f"{about['precision']}; guidance while inverting: {about['inversion_guidance_scale']}; "
+            f"a guided model inverts the {about['start']}. "
             f"Judge: {about['judge']}, which names the true emotion of {own:.1%} of the pictures as they are.",
             "",
             "Accuracy: share of pictures, not of the target class already, that the judge finds to be of it. In rows "
