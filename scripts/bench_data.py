@@ -230,9 +230,8 @@ def profile(
 
 
 def bench_preparation(films: list[Path], folder: Path) -> None:
-    from talkface.data.prepare.films import Films
-
     from talkface.data.prepare.celeba import CelebASource
+    from talkface.data.prepare.films import Films
     from talkface.data.prepare.pictures import PicturesRecipe, PicturesSource
 
     raw, frames = folder / "raw", folder / "pictures"
