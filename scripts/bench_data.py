@@ -219,6 +219,7 @@ def profile(
     profiler.disable()
     seconds = time.process_time() - start
     clips = sum(len(json.loads((folder / "parts" / f"{name}.json").read_text())["clips"]) for name in shards)
+    # `stats` is documented in pstats' own source alone, so the type stubs do not have it
     table: dict[Any, Any] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
     spent = {
         step: sum(

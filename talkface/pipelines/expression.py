@@ -161,6 +161,7 @@ def condition(
         if shown is None:
             batch |= nobody(frames, len(owners), device)
         else:
+            # to mypy a conditioner of a set is any Module; `frames` is a FramesConditioner, which has an `order`
             batch |= {f"{name}_latents": shown[name].to(device)[owners] for name in frames.order}  # type: ignore[union-attr]
     rows = conditioner(batch, drop)
     index, share_of = torch.tensor(owners, device=device), torch.tensor(weights, device=device)

@@ -223,6 +223,7 @@ def test_what_is_wrong_is_one_line(corpus_folder: Path, cache: Path, tmp_path: P
     with pytest.raises(TalkfaceError, match="unfinished"):
         Corpus(url)
     with pytest.raises(TalkfaceError, match="reading: 'all'; allowed shards, ranges"):
+        # what is refused is what the type forbids
         Corpus(corpus_folder, reading="all")  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TALKFACE_CACHE", str(tmp_path / "file"))

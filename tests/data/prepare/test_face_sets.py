@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +29,10 @@ from talkface.data.prepare.run import prepare
 from talkface.errors import TalkfaceError
 
 ROOT = Path(__file__).parents[3]
-SILENT: Callable[[str], None] = lambda line: None  # noqa: E731
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
 
 
 def rejected(corpus: Path) -> dict[str, tuple[str, str]]:
@@ -97,7 +99,7 @@ def celeba(tmp_path_factory: pytest.TempPathFactory, draw_faces) -> Path:
 
 def test_celeba_is_cut_and_split_as_published(celeba: Path, tmp_path: Path, drawn_face_finder) -> None:
     source = CelebASource(celeba, CelebARecipe(landmarks="found", items_per_shard=4))
-    prepare(source, tmp_path / "out", finder=drawn_face_finder, report=SILENT)
+    prepare(source, tmp_path / "out", finder=drawn_face_finder, report=silent)
     corpus = Corpus(tmp_path / "out")
     assert corpus.image_size == 64 and "non-commercial" in corpus.info["licence"]
     found = {clip.id: (clip.split, clip.subject) for clip in corpus}
@@ -140,7 +142,7 @@ def test_celeba_without_identities_and_as_csv(celeba: Path, tmp_path: Path) -> N
     shutil.copytree(celeba / "Img" / "img_align_celeba", raw / "img_align_celeba" / "img_align_celeba")
     (raw / "list_eval_partition.csv").write_text("image_id,partition\n000001.jpg,0\n000002.jpg,1\n")
     (raw / "list_attr_celeba.csv").write_text("image_id,Bald,Smiling\n000001.jpg,-1,1\n000002.jpg,1,-1\n")
-    prepare(CelebASource(raw, CelebARecipe(128)), tmp_path / "out", report=SILENT)
+    prepare(CelebASource(raw, CelebARecipe(128)), tmp_path / "out", report=silent)
     corpus = Corpus(tmp_path / "out")
     assert [(clip.id, clip.split, clip.subject) for clip in corpus] == [
         ("000001", "train", "000001"),
@@ -211,7 +213,7 @@ def masked(tmp_path_factory: pytest.TempPathFactory, draw_faces) -> Path:
 
 def test_masks_are_merged_in_the_official_order(masked: Path, tmp_path: Path) -> None:
     assert len(CLASSES) == 19 and [CLASSES.index(name) for name in ("skin", "hair", "cloth")] == [1, 13, 18]
-    prepare(CelebAMaskSource(masked.parent), tmp_path / "out", report=SILENT)
+    prepare(CelebAMaskSource(masked.parent), tmp_path / "out", report=silent)
     corpus = Corpus(tmp_path / "out")
     splits = {clip.id: clip.split for clip in corpus}
     # the authors' own script takes 2 (162771.jpg) for training; CelebA's partition has it in val
@@ -331,7 +333,7 @@ def metfaces(tmp_path_factory: pytest.TempPathFactory, draw_face_points) -> Path
 
 
 def test_landmarks_of_metfaces_lie_on_the_face(metfaces: Path, tmp_path: Path) -> None:
-    prepare(MetFacesSource(metfaces, MetFacesRecipe(256, held_out=0.4)), tmp_path / "out", report=SILENT)
+    prepare(MetFacesSource(metfaces, MetFacesRecipe(256, held_out=0.4)), tmp_path / "out", report=silent)
     corpus = Corpus(tmp_path / "out")
     assert len(corpus) == 11 and "CC BY-NC" in corpus.info["licence"]
     for clip in corpus:

@@ -17,6 +17,7 @@ import pytest
 from talkface.data import Corpus
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.film_source import FilmSource
+from talkface.data.prepare.film_sync import SyncMeasure
 from talkface.data.prepare.run import prepare
 
 HEIGHT, WIDTH = 128, 160
@@ -110,6 +111,36 @@ def with_mouth(picture: np.ndarray, opening: float, face: tuple[int, int, int] =
     return made
 
 
+class MouthAgainstLoudness:
+    """Cross-correlation of how dark the mouth is with how loud the sound is, frame by frame."""
+
+    name = "cross-correlation"
+
+    def measure(
+        self, pictures: np.ndarray, landmarks: np.ndarray, sound: np.ndarray, fps: float, sample_rate: int
+    ) -> SyncMeasure:
+        opening = []
+        for picture, points in zip(pictures, landmarks, strict=True):
+            low, high = points[48:].min(axis=0).astype(int), points[48:].max(axis=0).astype(int)
+            mouth = picture[low[1] - 3 : high[1] + 4, low[0] : high[0]].mean(axis=2)
+            opening.append(float((mouth < 60).mean()))
+        per_frame = np.array_split(sound, len(pictures))
+        loud = np.array([np.sqrt((part**2).mean()) for part in per_frame])
+        scores = {}
+        for late in range(-8, 9):
+            a, b = np.array(opening)[max(0, -late) :], loud[max(0, late) :]
+            count = min(len(a), len(b))
+            scores[late] = float(np.corrcoef(a[:count], b[:count])[0, 1])
+        best = max(scores, key=lambda late: scores[late])
+        return SyncMeasure(best, scores[best])
+
+
+@pytest.fixture(scope="session")
+def sync_expert() -> MouthAgainstLoudness:
+    """An expert for drawn faces."""
+    return MouthAgainstLoudness()
+
+
 @pytest.fixture(scope="session")
 def raw_films(draw_faces: Callable[..., np.ndarray]) -> SimpleNamespace:
     """Functions that write films of a drawn face: `talking`, and one for each thing that can be wrong."""
@@ -130,6 +161,17 @@ def raw_films(draw_faces: Callable[..., np.ndarray]) -> SimpleNamespace:
         path.write_bytes(path.read_bytes()[:300][::-1])
         return path
 
+    def late(path: Path, frames: int, sound_file: Path | None = None) -> Path:
+        """Forty frames whose sound comes so many frames late; in a file beside it where one is named."""
+        opening = np.random.default_rng([7, 10 + frames]).uniform(0, 1, 60)  # no two films are the same
+        pictures = [with_mouth(portrait, value) for value in opening[10:50]]
+        start = round((10 - frames) / 25 * 44100)
+        sound = speech(60 / 25, 44100, opening)[start : start + round(40 / 25 * 44100)]
+        if sound_file is None:
+            return write_film(path, pictures, sound=sound)
+        write_film(sound_file, [], sound=sound)
+        return write_film(path, pictures)
+
     def nothing(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -146,6 +188,7 @@ def raw_films(draw_faces: Callable[..., np.ndarray]) -> SimpleNamespace:
         with_mouth=with_mouth,
         portrait=portrait,
         damaged=damaged,
+        late=late,
         empty=nothing,
         silent=lambda path: talking(path, seed=98, sound=np.zeros(17640, np.float32)),
         soundless=lambda path: talking(path, seed=97, sound=None),

@@ -214,6 +214,7 @@ def test_crema_d(
     raw_films.talking(raw / "VideoMP4" / "1001_DFA_ANG_XX.mp4", seed=9)
     raw_films.soundless(flash / "1076_MTI_NEU_XX.flv")
     raw_films.faceless(flash / "1076_MTI_SAD_XX.flv")
+    raw_films.damaged(flash / "1076_MTI_HAP_XX.flv")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
     (flash / "1002_DFA_ANG_XX.flv").write_bytes(pointer)
     (flash / "1064_TIE_SAD_XX.flv").touch()
@@ -230,6 +231,7 @@ def test_crema_d(
             "VideoMP4/1001_DFA_ANG_XX.mp4": ("duplicate", "VideoFlash/1001_DFA_ANG_XX.flv"),
             "VideoFlash/1076_MTI_NEU_XX.flv": ("sound", "no sound track"),
             "VideoFlash/1076_MTI_SAD_XX.flv": ("landmarks", "no face"),
+            "VideoFlash/1076_MTI_HAP_XX.flv": ("read", "damaged"),
             "VideoFlash/1002_DFA_ANG_XX.flv": ("read", "Git LFS"),
             "VideoFlash/1064_TIE_SAD_XX.flv": ("read", "empty"),
         },
@@ -283,6 +285,39 @@ def test_any_folder(
     assert first.split == texts["Jörg Müller/zweiter Film.mp4"].split
     late = texts["late.mp4"]
     assert late.num_frames == 6 and found.corpus.read_meta(late)["start"] == pytest.approx(0.32)
+
+
+# a film of each set whose sound is in step, and one whose sound is late
+IN_AND_OUT_OF_STEP = {
+    Mead: ("M003/video/front/angry/level_2/001.mp4", "M003/video/front/angry/level_2/002.mp4"),
+    Grid: ("s3/swiz3n.mpg", "s3/bbaf2n.mpg"),
+    Ravdess: ("Actor_01/01-01-03-02-01-01-01.mp4", "Actor_01/01-01-04-01-01-01-01.mp4"),
+    CremaD: ("VideoFlash/1001_DFA_ANG_XX.flv", "VideoFlash/1001_IEO_SAD_HI.flv"),
+    Films: ("somebody/one.mp4", "somebody/two.mp4"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_AND_OUT_OF_STEP)
+def test_sound_out_of_step_is_found_in_every_set(
+    kind: type,
+    raw_films: SimpleNamespace,
+    prepared: Prepared,
+    sync_expert,
+    short_recipe: FilmRecipe,
+    tmp_path: Path,
+) -> None:
+    """With an expert handed in: what may not be shifted is left out, with the offset as its score."""
+    raw = tmp_path / "raw"
+    for file, late in zip(IN_AND_OUT_OF_STEP[kind], (0, 5), strict=True):
+        beside = raw / file.replace("video/front", "audio").replace(".mp4", ".m4a") if kind is Mead else None
+        raw_films.late(raw / file, late, beside)
+    recipe = replace(short_recipe, size=96, most_offset=2.0)
+    found = prepared(kind(raw, recipe, sync=sync_expert), tmp_path / "corpus")
+    good, bad = IN_AND_OUT_OF_STEP[kind]
+    check_rejected(found, {bad: ("sync", "frames late")})
+    [clip] = found.corpus
+    meta = found.corpus.read_meta(clip)
+    assert meta["file"] == good and abs(meta["sync"]["offset"]) <= 1
 
 
 def test_a_table_of_transcripts(

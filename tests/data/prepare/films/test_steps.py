@@ -17,7 +17,6 @@ from talkface.data.prepare.film_faces import FacePath, fixed_square, squares
 from talkface.data.prepare.film_quality import face_sharpness, head_angles, picture_quality
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.film_scenes import find_cuts, pieces_of, scenes_of
-from talkface.data.prepare.film_sync import SyncMeasure
 from talkface.data.prepare.source import RawItem, Rejected
 from talkface.errors import TalkfaceError
 from talkface.portrait.crop import ANCHORS, anchor_points, transform
@@ -150,42 +149,17 @@ def test_angles_of_a_known_head() -> None:
         assert head_angles(points[None])[0] == pytest.approx([yaw, pitch], abs=6)
 
 
-class MouthAgainstLoudness:
-    """Cross-correlation of how dark the mouth is with how loud the sound is, frame by frame."""
-
-    name = "cross-correlation"
-
-    def measure(
-        self, pictures: np.ndarray, landmarks: np.ndarray, sound: np.ndarray, fps: float, sample_rate: int
-    ) -> SyncMeasure:
-        opening = []
-        for picture, points in zip(pictures, landmarks, strict=True):
-            low, high = points[48:].min(axis=0).astype(int), points[48:].max(axis=0).astype(int)
-            mouth = picture[low[1] - 3 : high[1] + 4, low[0] : high[0]].mean(axis=2)
-            opening.append(float((mouth < 60).mean()))
-        per_frame = np.array_split(sound, len(pictures))
-        loud = np.array([np.sqrt((part**2).mean()) for part in per_frame])
-        scores = {}
-        for late in range(-8, 9):
-            a, b = np.array(opening)[max(0, -late) :], loud[max(0, late) :]
-            count = min(len(a), len(b))
-            scores[late] = float(np.corrcoef(a[:count], b[:count])[0, 1])
-        best = max(scores, key=lambda late: scores[late])
-        return SyncMeasure(best, scores[best])
-
-
 @pytest.mark.parametrize("late", [-5, 0, 3, 5])
 def test_planted_offsets_are_found_and_undone(
-    late: int, raw_films: SimpleNamespace, drawn_face_finder, short_recipe: FilmRecipe, tmp_path: Path
+    late: int,
+    raw_films: SimpleNamespace,
+    drawn_face_finder,
+    sync_expert,
+    short_recipe: FilmRecipe,
+    tmp_path: Path,
 ) -> None:
-    rng = np.random.default_rng(7)
-    opening = rng.uniform(0, 1, 60)
-    frames = [raw_films.with_mouth(raw_films.portrait, value) for value in opening[10:50]]
-    said = raw_films.speech(60 / FPS, 44100, opening)
-    start = round((10 - late) / FPS * 44100)
-    sound = said[start : start + round(40 / FPS * 44100)]
-    film = raw_films.write(tmp_path / "film.mp4", frames, sound=sound)
-    expert = MouthAgainstLoudness()
+    film = raw_films.late(tmp_path / "film.mp4", late)
+    expert = sync_expert
     (clip,) = FilmMaker(replace(short_recipe, size=96), drawn_face_finder, sync=expert).make(ITEM, film)
     assert isinstance(clip, Clip) and clip.transcript == "A WORD" and clip.audio is not None
     assert clip.meta["sync"]["offset"] == pytest.approx(late, abs=1)
@@ -201,14 +175,14 @@ def test_planted_offsets_are_found_and_undone(
 
 
 def test_lips_of_another_speech_are_left_out(
-    raw_films: SimpleNamespace, drawn_face_finder, short_recipe: FilmRecipe, tmp_path: Path
+    raw_films: SimpleNamespace, drawn_face_finder, sync_expert, short_recipe: FilmRecipe, tmp_path: Path
 ) -> None:
     film = raw_films.talking(
         tmp_path / "film.mp4", frames=40, sound=raw_films.speech(1.6, 44100, [0.2, 0.9] * 20)
     )
     recipe = replace(short_recipe, size=96, least_confidence=0.8)
     with pytest.raises(Rejected, match="lips and sound do not fit") as why:
-        FilmMaker(recipe, drawn_face_finder, sync=MouthAgainstLoudness()).make(ITEM, film)
+        FilmMaker(recipe, drawn_face_finder, sync=sync_expert).make(ITEM, film)
     assert why.value.step == "sync"
 
 
