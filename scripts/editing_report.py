@@ -120,7 +120,7 @@ def trends(rows: Rows, names: Sequence[str]) -> list[str]:
         tuple(map(float, name.split())): [row for row in rows.of(name) if row["picture"] in shared]
         for name in names
     }
-    lines = [f"On the {len(shared)} pictures that every cell has:", ""]
+    lines: list[str] = []
     for text, place in (("guidance", 0), ("strength", 1)):
         verdicts = []
         for fixed in sorted({key[1 - place] for key in grid}):
@@ -138,7 +138,7 @@ def trends(rows: Rows, names: Sequence[str]) -> list[str]:
                 for fixed, hits, up, down in verdicts
             )
             lines.append(f"- With {text}, at {told}.")
-    return lines
+    return [f"On the {len(shared)} pictures that every cell has:", "", *lines] if lines else []
 
 
 def report(rows: Rows, emotions: Sequence[str], about: dict[str, Any], figures: Sequence[str]) -> str:
