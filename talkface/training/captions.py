@@ -110,7 +110,9 @@ def long_caption(rng: np.random.Generator, values: np.ndarray) -> Caption:
             claims[NAMES.index(name)] = value[name]
         return said
 
-    words, attachments, ends = [], [], []
+    words: list[str] = []
+    attachments: list[str] = []
+    ends: list[str] = []
     if say("age", 0.4):
         words.append(_pick(rng, _AGE_WORDS[value["age"]]))
     if say("emotion", 0.55):

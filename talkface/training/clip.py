@@ -94,13 +94,12 @@ class CaptionSampler:
         rows = np.empty((2 * half, self.faces.attributes.shape[1]), np.int64)
         for place, pair in enumerate(pairs):
             mirror, jitter = bool(rng.random() < 0.5), random_jitter(rng, 0.025, 0.05, 4.0)
-            for side, number in enumerate(pair):
-                row = place + side * half
+            for row, number in zip((place, place + half), pair, strict=True):
                 images[row], rows[row] = self._picture(int(number), mirror, jitter)
         captions: dict[str, Caption] = {}
-        for row in rows:
+        for values in rows:
             for draw in (short_caption, long_caption):
-                caption = draw(rng, row)
+                caption = draw(rng, values)
                 captions[caption.text] = caption
         texts = list(captions)
         claims = np.stack([captions[text].claims for text in texts])
