@@ -42,7 +42,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--supersample", type=int, default=default.supersample)
     made.add_argument("--view", default=default.view, choices=VIEWS, help="what the pictures show")
     made.add_argument(
-        "--loose-words", type=float, default=default.loose_words, help="share of clips that say words without order"
+        "--loose-words",
+        type=float,
+        default=default.loose_words,
+        help="share of clips that say words without order",
     )
     made.add_argument("--clips-per-shard", type=int, default=default.clips_per_shard)
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")

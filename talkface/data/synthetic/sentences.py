@@ -84,15 +84,18 @@ tomorrow tongue tool tooth top touch toward town trade train travel tree true tr
 up usual valley value very view visit voice wait walk wall want war warm wash waste watch water way we weak wear week
 weigh well west wet what wheel when where which while white who whole why wide wild will wind window wine wing winter
 wise wish with without woman wonder wood word work world worth would write wrong year yellow yes yesterday yet you young
-""".split()
+"""
 
 
 def loose_words(seed: int) -> str:
     """Three to six common words without order or sense; none is of those that only the test split says."""
     held_out = {word.lower() for words in (_NOUNS, _NAMES, _ADVERBS) for word in words[1::2]}
-    allowed = [word for word in _COMMON if word not in held_out]
+    allowed = [word for word in _COMMON.split() if word not in held_out]
     random = np.random.default_rng([seed, 0x10053])
-    return " ".join(allowed[int(place)] for place in random.integers(len(allowed), size=random.integers(3, 7))) + "."
+    return (
+        " ".join(allowed[int(place)] for place in random.integers(len(allowed), size=random.integers(3, 7)))
+        + "."
+    )
 
 
 def sentence(seed: int, split: str = "train") -> str:
