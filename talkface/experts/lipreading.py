@@ -34,7 +34,6 @@ class LipReader(nn.Module):
     Args:
         vocabulary: units by id; the first is the blank. An attention decoder begins and ends with the last one.
         visemes: names of viseme classes by id, the first the blank, for a second CTC head; empty: none.
-        frame_classes: classes of a third head that judges frames one by one, used in training; 0: none.
         channels, blocks, activation: see `LipFrontEnd`.
         encoder: "conformer", or "convolution": dilated convolutions over time.
         dim, heads, hidden, layers, kernel: of the encoder (`heads` and `hidden`: of the conformer and the decoder).
@@ -60,7 +59,6 @@ class LipReader(nn.Module):
         vocabulary: Sequence[str],
         *,
         visemes: Sequence[str] = (),
-        frame_classes: int = 0,
         channels: int = 64,
         blocks: tuple[int, int, int, int] = (2, 2, 2, 2),
         activation: str = "swish",
@@ -84,7 +82,7 @@ class LipReader(nn.Module):
             raise TalkfaceError(f"vocabulary: {len(vocabulary)} units; allowed: the blank and one or more")
         self.vocabulary, self.visemes = tuple(vocabulary), tuple(visemes)
         self.crop_size, self.reduce, self.mean, self.std, self.dim = crop_size, reduce, mean, std, dim
-        self.frontend = LipFrontEnd(channels, tuple(blocks), activation)
+        self.frontend = LipFrontEnd(channels, blocks, activation)
         self.proj_encoder = nn.Linear(self.frontend.dim, dim)
         self.encoder: Conformer | TemporalConvolution
         if encoder == "conformer":
@@ -93,7 +91,6 @@ class LipReader(nn.Module):
             self.encoder = TemporalConvolution(dim, layers, kernel, dropout)
         self.ctc = nn.ModuleDict({"ctc_lo": nn.Linear(dim, len(self.vocabulary))})
         self.viseme_ctc = nn.Linear(dim, len(self.visemes)) if self.visemes else None
-        self.frame_classes = nn.Linear(dim, frame_classes) if frame_classes else None
         self.decoder = (
             AttentionDecoder(len(self.vocabulary), dim, heads, hidden, decoder_layers, dropout)
             if decoder_layers
@@ -134,8 +131,13 @@ class LipReader(nn.Module):
         Raises:
             TalkfaceError: another shape, values outside [0, 1], lengths that are not 1 to T.
         """
+        return self.both_features(mouths, lengths)[1]
+
+    def both_features(self, mouths: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`frame_features` and `features` at the price of one."""
         there = self._there(mouths, lengths)
-        return self.encoder(self.proj_encoder(self.frontend(self._looked_at(mouths, there))), there)
+        seen = self.frontend(self._looked_at(mouths, there))
+        return seen, self.encoder(self.proj_encoder(seen), there)
 
     def _there(self, mouths: Tensor, lengths: Tensor | None) -> Tensor | None:
         """(B, T) bool, or None when nothing is padded."""
@@ -183,13 +185,19 @@ class LipReader(nn.Module):
         Raises:
             TalkfaceError: a method or head that this reader lacks; see also `features`.
         """
-        features = self.features(mouths, lengths)
+        return self.decode(self.features(mouths, lengths), head, method, lengths)
+
+    @torch.no_grad()
+    def decode(
+        self, features: Tensor, head: str = "vocabulary", method: str = "ctc", lengths: Tensor | None = None
+    ) -> list[str]:
+        """What `read` says of features that are there already, (B, T, dim)."""
         if method == "ctc":
             best = self.head(features, head).argmax(-1)
-            ends = [mouths.shape[1]] * len(best) if lengths is None else lengths.tolist()
+            ends = [features.shape[1]] * len(best) if lengths is None else lengths.tolist()
             found = [collapse(row[:end].tolist()) for row, end in zip(best, ends, strict=True)]
         elif method == "attention" and self.decoder is not None and head == "vocabulary":
-            found = self._say(features, self._there(mouths, lengths))
+            found = self._say(features, self._there(features, lengths))
         else:
             allowed = "ctc" if self.decoder is None else "ctc, and attention for the vocabulary"
             raise TalkfaceError(f"method: {method!r} of head {head!r}; this reader allows: {allowed}")
