@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
-from talkface.experts.conformer import AttentionDecoder, Conformer, TemporalConvolution
+from talkface.experts.conformer import POSITIONS, AttentionDecoder, Conformer, TemporalConvolution
 from talkface.experts.lip_frontend import LipFrontEnd
 
 BLANK = "<blank>"
@@ -37,6 +37,7 @@ class LipReader(nn.Module):
         channels, blocks, activation: see `LipFrontEnd`.
         encoder: "conformer", or "convolution": dilated convolutions over time.
         dim, heads, hidden, layers, kernel: of the encoder (`heads` and `hidden`: of the conformer and the decoder).
+        positions: of the conformer, see `talkface.experts.conformer.Attention`.
         decoder_layers: blocks of the attention decoder; 0: none.
         reduce: the crop is made this many times smaller before it is looked at.
         crop_size: side of the crops in pixels.
@@ -68,6 +69,7 @@ class LipReader(nn.Module):
         hidden: int = 3072,
         layers: int = 12,
         kernel: int = 31,
+        positions: str = "latest",
         decoder_layers: int = 0,
         reduce: int = 1,
         crop_size: int = 88,
@@ -78,15 +80,18 @@ class LipReader(nn.Module):
         super().__init__()
         if encoder not in ENCODERS:
             raise TalkfaceError(f"encoder: {encoder!r}; allowed: {', '.join(ENCODERS)}")
+        if positions not in POSITIONS:
+            raise TalkfaceError(f"positions: {positions!r}; allowed: {', '.join(POSITIONS)}")
         if len(vocabulary) < 2:
             raise TalkfaceError(f"vocabulary: {len(vocabulary)} units; allowed: the blank and one or more")
         self.vocabulary, self.visemes = tuple(vocabulary), tuple(visemes)
+        self._paddable = encoder != "conformer" or positions == "latest"
         self.crop_size, self.reduce, self.mean, self.std, self.dim = crop_size, reduce, mean, std, dim
         self.frontend = LipFrontEnd(channels, blocks, activation)
         self.proj_encoder = nn.Linear(self.frontend.dim, dim)
         self.encoder: Conformer | TemporalConvolution
         if encoder == "conformer":
-            self.encoder = Conformer(dim, heads, hidden, layers, kernel, dropout)
+            self.encoder = Conformer(dim, heads, hidden, layers, kernel, dropout, positions)
         else:
             self.encoder = TemporalConvolution(dim, layers, kernel, dropout)
         self.ctc = nn.ModuleDict({"ctc_lo": nn.Linear(dim, len(self.vocabulary))})
@@ -148,6 +153,13 @@ class LipReader(nn.Module):
         if lengths.shape != mouths.shape[:1] or not bool(((lengths >= 1) & (lengths <= frames)).all()):
             raise TalkfaceError(
                 f"lengths: {lengths.tolist()}; allowed: {len(mouths)} numbers from 1 to {frames}"
+            )
+        if bool((lengths == frames).all()):
+            return None
+        if not self._paddable:
+            raise TalkfaceError(
+                f"lengths: {lengths.tolist()}; allowed: equal ones, for a legacy reader depends on them; read the "
+                "clips one by one"
             )
         return torch.arange(frames, device=mouths.device)[None] < lengths[:, None]
 
