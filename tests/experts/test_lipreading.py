@@ -14,7 +14,15 @@ from talkface.experts.conformer import Attention, ConformerBlock, FeedForward
 from talkface.experts.lipreading import BLANK, LipReader, collapse
 
 UNITS = (BLANK, " ", "a", "b", "c", "<eos>")
-SMALL = {"visemes": (BLANK, "pp", "aa"), "channels": 4, "dim": 16, "heads": 2, "hidden": 24, "layers": 2, "kernel": 5}
+SMALL = {
+    "visemes": (BLANK, "pp", "aa"),
+    "channels": 4,
+    "dim": 16,
+    "heads": 2,
+    "hidden": 24,
+    "layers": 2,
+    "kernel": 5,
+}
 
 
 def reader(**changes) -> LipReader:
@@ -74,7 +82,9 @@ def test_statistics_are_those_of_grey_in_0_to_1():
     made = reader()
     seen = made._looked_at(torch.full((1, 1, 1, 88, 88), 0.421))
     assert seen.abs().max() < 1e-6
-    assert math.isclose(float(made._looked_at(torch.ones(1, 1, 1, 88, 88)).mean()), (1 - 0.421) / 0.165, rel_tol=1e-5)
+    assert math.isclose(
+        float(made._looked_at(torch.ones(1, 1, 1, 88, 88)).mean()), (1 - 0.421) / 0.165, rel_tol=1e-5
+    )
 
 
 def test_ctc_of_a_known_alignment():
@@ -88,7 +98,9 @@ def test_ctc_of_a_known_alignment():
     assert made.decode(features) == ["aa b"]
     chances = made.head(features).transpose(0, 1)
     loss = nn.functional.ctc_loss(chances, torch.tensor([[2, 2, 1, 3]]), torch.tensor([9]), torch.tensor([4]))
-    wrong = nn.functional.ctc_loss(chances, torch.tensor([[2, 2, 1, 4]]), torch.tensor([9]), torch.tensor([4]))
+    wrong = nn.functional.ctc_loss(
+        chances, torch.tensor([[2, 2, 1, 4]]), torch.tensor([9]), torch.tensor([4])
+    )
     assert loss < 1e-3 and wrong > 5
 
 
@@ -119,7 +131,9 @@ def test_feed_forward_and_convolution_agree_with_torchaudio():
     peer.layer_norm.eps = ours.norm_conv.eps
     layers = [layer for layer in peer.sequential if list(layer.parameters())]
     mine = ours.conv_module
-    for layer, own in zip(layers, (mine.pointwise_cov1, mine.depthwise_conv, mine.norm, mine.pointwise_cov2), strict=True):
+    for layer, own in zip(
+        layers, (mine.pointwise_cov1, mine.depthwise_conv, mine.norm, mine.pointwise_cov2), strict=True
+    ):
         layer.load_state_dict(own.state_dict())
     x = torch.randn(2, 9, 8)
     torch.testing.assert_close(mine(ours.norm_conv(x), None), peer(x), atol=1e-5, rtol=0)
