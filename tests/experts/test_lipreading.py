@@ -216,7 +216,7 @@ def test_wrong_arguments_are_named():
         made.features(mouths, torch.tensor([4, 9]))
     with pytest.raises(TalkfaceError, match="head: 'words'; this reader has: vocabulary, visemes"):
         made.log_probabilities(mouths, head="words")
-    with pytest.raises(TalkfaceError, match="method: 'attention'.*this reader allows: ctc"):
+    with pytest.raises(TalkfaceError, match=r"method: 'attention'.*this reader allows: ctc"):
         made.read(mouths, method="attention")
     for wrong in ({"encoder": "lstm"}, {"activation": "tanh"}, {"positions": "absolute"}):
         with pytest.raises(TalkfaceError, match=f"{next(iter(wrong))}: .*allowed"):

@@ -126,7 +126,7 @@ def test_which_attention_the_older_program_trained(tmp_path):
     path.with_suffix(".json").write_text('{"rel_pos_type": "latest"}')
     assert describe_lip_reader(path)[0]["init_args"]["positions"] == "latest"
     path.with_suffix(".json").write_text("{")
-    with pytest.raises(TalkfaceError, match="model.json is not valid JSON"):
+    with pytest.raises(TalkfaceError, match=r"model\.json is not valid JSON"):
         describe_lip_reader(path)
 
 
@@ -181,11 +181,11 @@ def test_other_files_are_refused_in_one_line(tmp_path):
         with pytest.raises(TalkfaceError, match=name) as refused:
             read_lip_reader(tmp_path / name)
         assert "\n" not in str(refused.value)
-    with pytest.raises(TalkfaceError, match="absent.pth does not exist"):
+    with pytest.raises(TalkfaceError, match=r"absent\.pth does not exist"):
         read_lip_reader(tmp_path / "absent.pth")
     torch.save(small().state_dict(), tmp_path / "vsr.pth")
     (tmp_path / "units.txt").write_text("<unk> 1\na 2\n")
-    with pytest.raises(TalkfaceError, match="units: .*has 2 units; allowed: 3"):
+    with pytest.raises(TalkfaceError, match=r"units: .*has 2 units; allowed: 3"):
         read_lip_reader(tmp_path / "vsr.pth", tmp_path / "units.txt")
-    with pytest.raises(TalkfaceError, match="units: .*none.txt does not exist"):
+    with pytest.raises(TalkfaceError, match=r"units: .*none\.txt does not exist"):
         read_lip_reader(tmp_path / "vsr.pth", tmp_path / "none.txt")
