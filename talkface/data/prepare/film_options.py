@@ -78,7 +78,7 @@ def add_film_options(source: type[FilmSource], parser: argparse.ArgumentParser) 
         default=NONE,
         metavar="none|shape|FILE",
         help="what judges lips against sound: nothing, landmarks against the bundle's sound encoder, or a sync "
-        "network: syncnet_v2.model, lipsync_expert.pth, or a .safetensors of scripts/train_expert.py sync (default: none)",
+        "network: syncnet_v2.model, lipsync_expert.pth, a .safetensors of scripts/train_expert.py sync (default: none)",
     )
 
 
