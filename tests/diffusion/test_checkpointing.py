@@ -66,7 +66,8 @@ def test_no_step_keeps_its_activations():
 
 def test_each_step_is_computed_once_without_and_twice_with_gradients():
     unet, calls = network(), []
-    unet.register_forward_hook(lambda *_: calls.append(1))
+    # the middle: what is computed again stops where nothing more is needed, before the end of the network
+    unet.middle_block.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
         chain(unet, checkpointed, 3)
     assert len(calls) == 3
