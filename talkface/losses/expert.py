@@ -26,7 +26,7 @@ def directional_loss(edited: Tensor, source: Tensor, direction: Tensor) -> Tenso
 
     Args:
         edited, source: (B, D), CLIP's vectors of the edited picture and of the one before, of unit length.
-        direction: (D,) or (B, D), from the source's text to the target's, see `text_direction`.
+        direction: (D,) or (B, D), from the source's text to the target's, see `talkface.experts.prompts`.
 
     Raises:
         TalkfaceError: vectors of different length, as those of two different CLIPs are.

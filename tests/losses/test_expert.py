@@ -15,7 +15,6 @@ from talkface.losses.expert import (
     sync_loss,
     temporal_loss,
 )
-from talkface.losses.text_direction import PLAIN, TEMPLATES, direction_table, text_direction
 
 
 def test_directional_loss_has_the_thesiss_values():
@@ -95,59 +94,3 @@ def test_consistency_in_time_asks_for_no_flicker_not_for_the_same_picture():
     torch.testing.assert_close(temporal_loss(made, true), torch.tensor([0.0, 0.0, 0.1]), atol=1e-6, rtol=0)
     with pytest.raises(TalkfaceError, match="frames: 1"):
         temporal_loss(made[:, :1], true[:, :1])
-
-
-class Words:
-    """A CLIP of words: a sentence is the sum of its words' vectors."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, texts):
-        self.calls += len(texts)
-        return F.normalize(
-            torch.stack([sum(self.word(word) for word in text.split()) for text in texts]), dim=1
-        )
-
-    @staticmethod
-    def word(word):
-        return torch.randn(12, generator=torch.Generator().manual_seed(sum(map(ord, word))))
-
-
-def test_templates_are_those_of_the_thesis():
-    assert len(TEMPLATES) == len(set(TEMPLATES)) == 79
-    assert all(template.count("{}") == 1 and template.endswith(".") for template in TEMPLATES)
-    for sentence in ("a bad photo of a {}.", "a origami {}.", "the {} in a video game.", "itap of my {}."):
-        assert sentence in TEMPLATES
-    assert "a photo of many {}." not in TEMPLATES
-
-
-def test_text_directions():
-    words = Words()
-    plain = text_direction(words, "face", "happy face")
-    vectors = words(["face", "happy face"])
-    torch.testing.assert_close(plain, F.normalize(vectors[1] - vectors[0], dim=0))
-    many = text_direction(words, "face", "happy face", TEMPLATES)
-    parts = [words([t.format("happy face")])[0] - words([t.format("face")])[0] for t in TEMPLATES]
-    torch.testing.assert_close(many, F.normalize(sum(parts), dim=0), atol=1e-5, rtol=1e-4)
-    with pytest.raises(TalkfaceError, match="the same to this CLIP"):
-        text_direction(words, "face", "face")
-
-
-def test_the_thesis_has_36_directions_and_each_is_computed_once():
-    prompts = {
-        0: "face",
-        1: "a face",
-        2: "b face",
-        3: "c face",
-        4: "d face",
-        5: "e face",
-        6: "f face",
-        7: "face",
-    }
-    words = Words()
-    table = direction_table(words, prompts, [1, 2, 3, 4, 5, 6], PLAIN)
-    assert len(table) == 7 * 6 - 6 + 6 and len({id(direction) for direction in table.values()}) == 36
-    assert words.calls == 2 * 36
-    assert table[0, 3] is table[7, 3] and (3, 3) not in table
-    torch.testing.assert_close(table[2, 5], -table[5, 2])
