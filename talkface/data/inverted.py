@@ -178,7 +178,7 @@ class GuideDrawer:
     def __init__(self, data: LabelledPictures, emotions: Sequence[str]) -> None:
         if data.alignment != "canonical":
             raise TalkfaceError(
-                f"alignment: {data.alignment}; allowed is canonical for a model with guides, which are drawn by landmarks"
+                f"alignment: {data.alignment}; allowed is canonical for a model with guides, drawn by landmarks"
             )
         self.data, self.expresser = data, Expresser()
         self.actions = np.stack([as_commands(emotion_actions(name, 1.0)) for name in emotions]).clip(0.0, 1.0)
@@ -194,7 +194,9 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     halved = {
         # the noise at t_0 decides the picture to its last detail: it is kept as it is
-        name: (value if name == "noisy_latents" or not value.is_floating_point() else value.half()).cpu().contiguous()
+        name: (value if name == "noisy_latents" or not value.is_floating_point() else value.half())
+        .cpu()
+        .contiguous()
         for name, value in tensors.items()
     }
     save_file(halved, temporary)
