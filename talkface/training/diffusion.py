@@ -70,7 +70,12 @@ class DiffusionModule(pl.LightningModule):
         warmup_steps, total_steps: linear warm-up, and cosine decay to zero; 0 and None = constant (the
             thesis).
         seed: of noise, times and drops.
+
+    Attributes:
+        objects: arguments that are objects.
     """
+
+    objects: tuple[str, ...] = ("network", "first_stage", "schedule", "conditioner")
 
     def __init__(
         self,
@@ -95,9 +100,7 @@ class DiffusionModule(pl.LightningModule):
         seed: int = 23,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(
-            ignore=objects_not_saved("network", "first_stage", "schedule", "conditioner")
-        )
+        self.save_hyperparameters(ignore=objects_not_saved(*self.objects))
         self.prediction_type = check_prediction_type(prediction_type)
         levels = range(schedule.num_train_timesteps) if timesteps is None else timesteps
         if len(levels) == 0 or not all(0 <= level < schedule.num_train_timesteps for level in levels):
