@@ -1,0 +1,3 @@
+"""The clip expert."""
+
+HELP = "clip"

@@ -1,0 +1,3 @@
+"""The identity expert."""
+
+HELP = "identity"
