@@ -72,6 +72,8 @@ class DiffusionModule(pl.LightningModule):
         seed: of noise, times and drops.
     """
 
+    objects: tuple[str, ...] = ("network", "first_stage", "schedule", "conditioner")
+
     def __init__(
         self,
         network: nn.Module,
@@ -95,9 +97,7 @@ class DiffusionModule(pl.LightningModule):
         seed: int = 23,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(
-            ignore=objects_not_saved("network", "first_stage", "schedule", "conditioner")
-        )
+        self.save_hyperparameters(ignore=objects_not_saved(*self.objects))
         self.prediction_type = check_prediction_type(prediction_type)
         levels = range(schedule.num_train_timesteps) if timesteps is None else timesteps
         if len(levels) == 0 or not all(0 <= level < schedule.num_train_timesteps for level in levels):
