@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 EPSILON = 1e-12
 """Of the layer normalisations, as in the public models."""
+POSITIONS = ("latest", "legacy")
+LEGACY_START = 4999
+"""Position that ESPnet's first relative attention gives to the last frame's distance table."""
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
@@ -29,17 +32,19 @@ class Attention(nn.Module):
 
     Args:
         dim: width; heads: divides it; dropout: on the weights.
-        relative: score also the distance between query and key.
+        positions: score also the distance between query and key: "latest" as written in the paper, "legacy" as ESPnet
+            had it before its pull request 2816 (some public lip readers were trained with that; what it says of two
+            frames depends on the length of the clip, so that padding is not allowed); None: do not.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, relative: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, positions: str | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.linear_q, self.linear_k = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.linear_v, self.linear_out = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
-        self.relative = relative
-        if relative:
+        self.positions = positions
+        if positions is not None:
             self.linear_pos = nn.Linear(dim, dim, bias=False)
             self.pos_bias_u = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, dim // heads)))
             self.pos_bias_v = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, dim // heads)))
@@ -50,7 +55,7 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.linear_q, query), (self.linear_k, memory), (self.linear_v, memory))
         )
-        if self.relative:
+        if self.positions is not None:
             scores = (q + self.pos_bias_u[:, None]) @ k.transpose(-2, -1)
             scores = scores + self._by_distance(q + self.pos_bias_v[:, None])
         else:
@@ -64,13 +69,19 @@ class Attention(nn.Module):
     def _by_distance(self, q: Tensor) -> Tensor:
         """(B, heads, T, d) -> (B, heads, T, T): query i with the vector of the distance i - j."""
         length = q.shape[2]
-        distances = torch.arange(length - 1, -length, -1, device=q.device)
-        table = self.linear_pos(sinusoids(distances, self.linear_pos.in_features).to(q.dtype))
-        table = table.unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        scores = q @ table.transpose(-2, -1)
         steps = torch.arange(length, device=q.device)
+        if self.positions == "legacy":
+            scores = nn.functional.pad(q @ self._table(LEGACY_START - steps, q).transpose(-2, -1), (1, 0))
+            return scores.flatten(2)[:, :, length:].unflatten(2, (length, length))
+        distances = torch.arange(length - 1, -length, -1, device=q.device)
+        scores = q @ self._table(distances, q).transpose(-2, -1)
         place = length - 1 - (steps[:, None] - steps[None])
         return scores.gather(-1, place.expand(*scores.shape[:3], length))
+
+    def _table(self, distances: Tensor, like: Tensor) -> Tensor:
+        """(N,) distances -> (heads, N, d)."""
+        table = self.linear_pos(sinusoids(distances, self.linear_pos.in_features).to(like.dtype))
+        return table.unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
 
 class FeedForward(nn.Module):
@@ -106,10 +117,12 @@ class ConvolutionModule(nn.Module):
 class ConformerBlock(nn.Module):
     """One block, normalised before each of its parts and once at the end."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, kernel: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, hidden: int, kernel: int, dropout: float, positions: str = "latest"
+    ) -> None:
         super().__init__()
         self.feed_forward_macaron = FeedForward(dim, hidden, dropout)
-        self.self_attn = Attention(dim, heads, relative=True)
+        self.self_attn = Attention(dim, heads, positions=positions)
         self.conv_module = ConvolutionModule(dim, kernel)
         self.feed_forward = FeedForward(dim, hidden, dropout)
         self.norm_ff_macaron, self.norm_mha, self.norm_conv, self.norm_ff, self.norm_final = (
@@ -131,16 +144,24 @@ class Conformer(nn.Module):
 
     Args:
         dim, heads, hidden: widths; kernel: of the depthwise convolution, odd; layers: blocks.
+        positions: see `Attention`.
     """
 
     def __init__(
-        self, dim: int, heads: int, hidden: int, layers: int, kernel: int = 31, dropout: float = 0.1
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        layers: int,
+        kernel: int = 31,
+        dropout: float = 0.1,
+        positions: str = "latest",
     ) -> None:
         super().__init__()
         self.scale = math.sqrt(dim)
         self.dropout = nn.Dropout(dropout)
         self.encoders = nn.ModuleList(
-            ConformerBlock(dim, heads, hidden, kernel, dropout) for _ in range(layers)
+            ConformerBlock(dim, heads, hidden, kernel, dropout, positions) for _ in range(layers)
         )
         self.after_norm = nn.LayerNorm(dim, EPSILON)
 

@@ -89,7 +89,7 @@ class LipFrontEnd(nn.Module):
             ACTIVATIONS[activation](channels),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
         )
-        self.trunk = ResidualTrunk(channels, tuple(blocks), activation)
+        self.trunk = ResidualTrunk(channels, blocks, activation)
 
     def forward(self, mouths: Tensor) -> Tensor:
         """(B, T, 1, H, W), normalised -> (B, T, dim)."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
-from talkface.experts.conformer import AttentionDecoder, Conformer, TemporalConvolution
+from talkface.experts.conformer import POSITIONS, AttentionDecoder, Conformer, TemporalConvolution
 from talkface.experts.lip_frontend import LipFrontEnd
 
 BLANK = "<blank>"
@@ -34,10 +34,10 @@ class LipReader(nn.Module):
     Args:
         vocabulary: units by id; the first is the blank. An attention decoder begins and ends with the last one.
         visemes: names of viseme classes by id, the first the blank, for a second CTC head; empty: none.
-        frame_classes: classes of a third head that judges frames one by one, used in training; 0: none.
         channels, blocks, activation: see `LipFrontEnd`.
         encoder: "conformer", or "convolution": dilated convolutions over time.
         dim, heads, hidden, layers, kernel: of the encoder (`heads` and `hidden`: of the conformer and the decoder).
+        positions: of the conformer, see `talkface.experts.conformer.Attention`.
         decoder_layers: blocks of the attention decoder; 0: none.
         reduce: the crop is made this many times smaller before it is looked at.
         crop_size: side of the crops in pixels.
@@ -60,7 +60,6 @@ class LipReader(nn.Module):
         vocabulary: Sequence[str],
         *,
         visemes: Sequence[str] = (),
-        frame_classes: int = 0,
         channels: int = 64,
         blocks: tuple[int, int, int, int] = (2, 2, 2, 2),
         activation: str = "swish",
@@ -70,6 +69,7 @@ class LipReader(nn.Module):
         hidden: int = 3072,
         layers: int = 12,
         kernel: int = 31,
+        positions: str = "latest",
         decoder_layers: int = 0,
         reduce: int = 1,
         crop_size: int = 88,
@@ -80,20 +80,22 @@ class LipReader(nn.Module):
         super().__init__()
         if encoder not in ENCODERS:
             raise TalkfaceError(f"encoder: {encoder!r}; allowed: {', '.join(ENCODERS)}")
+        if positions not in POSITIONS:
+            raise TalkfaceError(f"positions: {positions!r}; allowed: {', '.join(POSITIONS)}")
         if len(vocabulary) < 2:
             raise TalkfaceError(f"vocabulary: {len(vocabulary)} units; allowed: the blank and one or more")
         self.vocabulary, self.visemes = tuple(vocabulary), tuple(visemes)
+        self._paddable = encoder != "conformer" or positions == "latest"
         self.crop_size, self.reduce, self.mean, self.std, self.dim = crop_size, reduce, mean, std, dim
-        self.frontend = LipFrontEnd(channels, tuple(blocks), activation)
+        self.frontend = LipFrontEnd(channels, blocks, activation)
         self.proj_encoder = nn.Linear(self.frontend.dim, dim)
         self.encoder: Conformer | TemporalConvolution
         if encoder == "conformer":
-            self.encoder = Conformer(dim, heads, hidden, layers, kernel, dropout)
+            self.encoder = Conformer(dim, heads, hidden, layers, kernel, dropout, positions)
         else:
             self.encoder = TemporalConvolution(dim, layers, kernel, dropout)
         self.ctc = nn.ModuleDict({"ctc_lo": nn.Linear(dim, len(self.vocabulary))})
         self.viseme_ctc = nn.Linear(dim, len(self.visemes)) if self.visemes else None
-        self.frame_classes = nn.Linear(dim, frame_classes) if frame_classes else None
         self.decoder = (
             AttentionDecoder(len(self.vocabulary), dim, heads, hidden, decoder_layers, dropout)
             if decoder_layers
@@ -134,8 +136,13 @@ class LipReader(nn.Module):
         Raises:
             TalkfaceError: another shape, values outside [0, 1], lengths that are not 1 to T.
         """
+        return self.both_features(mouths, lengths)[1]
+
+    def both_features(self, mouths: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`frame_features` and `features` at the price of one."""
         there = self._there(mouths, lengths)
-        return self.encoder(self.proj_encoder(self.frontend(self._looked_at(mouths, there))), there)
+        seen = self.frontend(self._looked_at(mouths, there))
+        return seen, self.encoder(self.proj_encoder(seen), there)
 
     def _there(self, mouths: Tensor, lengths: Tensor | None) -> Tensor | None:
         """(B, T) bool, or None when nothing is padded."""
@@ -146,6 +153,13 @@ class LipReader(nn.Module):
         if lengths.shape != mouths.shape[:1] or not bool(((lengths >= 1) & (lengths <= frames)).all()):
             raise TalkfaceError(
                 f"lengths: {lengths.tolist()}; allowed: {len(mouths)} numbers from 1 to {frames}"
+            )
+        if bool((lengths == frames).all()):
+            return None
+        if not self._paddable:
+            raise TalkfaceError(
+                f"lengths: {lengths.tolist()}; allowed: equal ones, for a legacy reader depends on them; read the "
+                "clips one by one"
             )
         return torch.arange(frames, device=mouths.device)[None] < lengths[:, None]
 
@@ -183,13 +197,19 @@ class LipReader(nn.Module):
         Raises:
             TalkfaceError: a method or head that this reader lacks; see also `features`.
         """
-        features = self.features(mouths, lengths)
+        return self.decode(self.features(mouths, lengths), head, method, lengths)
+
+    @torch.no_grad()
+    def decode(
+        self, features: Tensor, head: str = "vocabulary", method: str = "ctc", lengths: Tensor | None = None
+    ) -> list[str]:
+        """What `read` says of features that are there already, (B, T, dim)."""
         if method == "ctc":
             best = self.head(features, head).argmax(-1)
-            ends = [mouths.shape[1]] * len(best) if lengths is None else lengths.tolist()
+            ends = [features.shape[1]] * len(best) if lengths is None else lengths.tolist()
             found = [collapse(row[:end].tolist()) for row, end in zip(best, ends, strict=True)]
         elif method == "attention" and self.decoder is not None and head == "vocabulary":
-            found = self._say(features, self._there(mouths, lengths))
+            found = self._say(features, self._there(features, lengths))
         else:
             allowed = "ctc" if self.decoder is None else "ctc, and attention for the vocabulary"
             raise TalkfaceError(f"method: {method!r} of head {head!r}; this reader allows: {allowed}")
