@@ -256,4 +256,6 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         samples = self.corpus.read_audio(clip)
         places = np.arange(first, first + count)
         inside = (places >= 0) & (places < len(samples))
-        return torch.from_numpy(np.where(inside, samples[places.clip(0, len(samples) - 1)], 0.0).astype(np.float32))
+        return torch.from_numpy(
+            np.where(inside, samples[places.clip(0, len(samples) - 1)], 0.0).astype(np.float32)
+        )

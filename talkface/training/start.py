@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -50,39 +50,22 @@ def load_first_stage(first_stage: nn.Module, source: str) -> None:
     Raises:
         TalkfaceError: no such source, it holds no first stage, or one of another size.
     """
-    _fill(first_stage, source, "first_stage", "first_stage_weights", "give the model the first stage that was trained")
-
-
-def load_parts(
-    module: nn.Module, source: str, names: Sequence[str] = ("first_stage", "network", "conditioner")
-) -> None:
-    """Fill parts of a diffusion module from a checkpoint (`.ckpt`) of its training, or from a bundle (name or folder).
-
-    Adapters that were added to a part keep their start.
-
-    Raises:
-        TalkfaceError: no such source, or it holds no such parts, or parts of other sizes.
-    """
-    for name in names:
-        _fill(getattr(module, name), source, name, "weights", "describe the model as it was trained")
-
-
-def _fill(part: nn.Module, source: str, name: str, argument: str, advice: str) -> None:
     from talkface.checkpoint import load_bundle, read_training_checkpoint
 
     if source.endswith(".ckpt"):
-        prefix = f"{name}."
+        prefix = "first_stage."
         state = {
             key.removeprefix(prefix): value
             for key, value in read_training_checkpoint(source)["state_dict"].items()
             if key.startswith(prefix)
         }
     else:
-        state = load_bundle(source, parts=[name]).part(name).state_dict()
+        state = load_bundle(source, parts=["first_stage"]).part("first_stage").state_dict()
     try:
-        part.load_state_dict(state)
+        first_stage.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise TalkfaceError(
-            f"{argument}: {source} do not fit {type(part).__name__}: {reason}; {advice}"
+            f"first_stage_weights: {source} do not fit {type(first_stage).__name__}: {reason}; "
+            "give the model the first stage that was trained"
         ) from error

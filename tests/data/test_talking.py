@@ -119,9 +119,7 @@ def test_sound_of_a_sequence_has_its_middle_in_the_middle(train_corpus: Corpus) 
         middle = round((int(item["frame"][0]) + 2.5) / 25 * rate)
         half = min(1000, middle, len(whole) - middle)
         centre = len(item["sound"]) // 2
-        assert torch.equal(
-            item["sound"][centre - half : centre + half], whole[middle - half : middle + half]
-        )
+        assert torch.equal(item["sound"][centre - half : centre + half], whole[middle - half : middle + half])
         if middle < centre:
             assert (item["sound"][: centre - middle] == 0).all()
 

@@ -50,7 +50,9 @@ def module(objective: LipObjective | None = None, **options: Any) -> LipFinetune
         in_channels=12, out_channels=3, model_channels=16, channel_mult=(1, 1), num_res_blocks=1,
         attention_downsamples=(2,), num_head_channels=8, context_dim=8, embedding_dim=8, image_size=SIZE,
     )  # fmt: skip
-    with torch.no_grad():  # an untrained network answers 0, and then nothing before its last layer has a gradient
+    with (
+        torch.no_grad()
+    ):  # an untrained network answers 0, and then nothing before its last layer has a gradient
         network.out[-1].weight.normal_(std=0.05)
     settings: dict[str, Any] = {"tune_steps": 3, "prediction_type": "velocity"}
     return LipFinetuneModule(
@@ -148,7 +150,9 @@ def test_one_step_is_the_clean_prediction() -> None:
 def test_gradients_reach_the_network_and_not_the_reader(steps: int) -> None:
     expert = reader()
     before = fingerprint(expert)
-    tuned = module(LipObjective(expert, features="sequence", reading=1.0), tune_steps=steps, latent_weight=0.0)
+    tuned = module(
+        LipObjective(expert, features="sequence", reading=1.0), tune_steps=steps, latent_weight=0.0
+    )
     tuned.train()
     assert not expert.training  # the statistics of its batch normalisation stay
     tuned.loss(batch(1), step_generator(0, 0), drop=True).backward()
@@ -249,7 +253,9 @@ def test_frames_of_a_sequence_lose_conditions_together() -> None:
 
 def test_guidance_changes_what_is_made() -> None:
     data = batch(1)
-    plain, guided = (module(scales=scales).tune(data, step_generator(1), False)[0] for scales in ({}, {"audio": 3.0}))
+    plain, guided = (
+        module(scales=scales).tune(data, step_generator(1), False)[0] for scales in ({}, {"audio": 3.0})
+    )
     torch.manual_seed(0)
     assert plain.shape == guided.shape and not torch.equal(plain, guided)
 
@@ -276,7 +282,10 @@ def test_an_overfitted_batch_is_read_better(features: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tune_steps": 8, "timesteps": [5, 900]}, "tune_steps: 8 for latents noised to t = 5; allowed: 1 to 5"),
+        (
+            {"tune_steps": 8, "timesteps": [5, 900]},
+            "tune_steps: 8 for latents noised to t = 5; allowed: 1 to 5",
+        ),
         ({"tune_steps": 0}, "tune_steps: 0"),
         ({"tune_steps": 1000}, "tune_steps: 1000 for latents noised to t = 999"),
         ({"window": (8, 0, 4, 4)}, "left < right"),
@@ -310,5 +319,3 @@ def test_a_checkpoint_names_who_guided(tmp_path: Any) -> None:
     checkpoint: dict[str, Any] = {}
     module(objective).on_save_checkpoint(checkpoint)
     assert checkpoint["guided_by"] == [fingerprint(objective.experts["reader"])]
-
-
