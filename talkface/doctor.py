@@ -45,6 +45,7 @@ EXTRAS = {
     "synthetic": ("making the synthetic corpus", ("espeakng_loader",)),
     "eval": ("evaluation", ("lpips", "piq", "torchmetrics", "torch_fidelity", "jiwer", "matplotlib")),
     "remote": ("corpora behind a URL", ("fsspec", "s3fs")),
+    "finetune": ("finetuning with a published CLIP, LoRA adapters", ("transformers", "peft")),
     "identity": ("a face recogniser, for evaluation", ("dlib", "face_recognition_models")),
     "ray": ("preparing corpora on several machines", ("ray",)),
     "demo": ("the photograph of `make demo`", ("skimage",)),

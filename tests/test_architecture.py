@@ -33,6 +33,7 @@ HEAVY = {
     "espeakng_loader",
     "scenedetect",
     "ray",
+    "peft",
 }
 LIGHTNING = {"pytorch_lightning", "lightning", "jsonargparse", "tensorboard"}
 # sibling packages and modules that each may import; errors may be imported by all
@@ -54,6 +55,10 @@ ALLOWED = {
 }
 # sound around a frame is cut out by one function, so that training and sampling cannot differ
 ALLOWED["data"].add("conditioning.audio")
+# adapters are a way to hold weights, no package that could lean on others
+for user in ("training", "pipelines"):
+    ALLOWED[user].add("adapters")
+ALLOWED["adapters"] = set()
 # only inside a function: to load a bundle, to read a corpus, to start a training from a bundle, to find faces
 ALLOWED_LATE = {
     "pipelines": {"checkpoint", "experts", "data"},

@@ -70,6 +70,9 @@ class DiffusionModule(pl.LightningModule):
         warmup_steps, total_steps: linear warm-up, and cosine decay to zero; 0 and None = constant (the
             thesis).
         seed: of noise, times and drops.
+
+    Attributes:
+        objects: arguments that are objects.
     """
 
     objects: tuple[str, ...] = ("network", "first_stage", "schedule", "conditioner")

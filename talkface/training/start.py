@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,3 +70,32 @@ def load_first_stage(first_stage: nn.Module, source: str) -> None:
             f"first_stage_weights: {source} do not fit {type(first_stage).__name__}: {reason}; "
             "give the model the first stage that was trained"
         ) from error
+
+
+def load_base(module: Any, source: str) -> None:
+    """Fill `network`, `conditioner` and `first_stage` of a module with those of a trained model.
+
+    Args:
+        source: a checkpoint (`.ckpt`) of its training, or a bundle (name or folder).
+
+    Raises:
+        TalkfaceError: no such source, it lacks a part, or has one of another size.
+    """
+    from talkface.checkpoint import load_bundle, read_training_checkpoint
+
+    names = ("network", "conditioner", "first_stage")
+    if source.endswith(".ckpt"):
+        state = read_training_checkpoint(source)["state_dict"]
+    else:
+        parts = load_bundle(source, parts=names).parts
+        state = {f"{name}.{key}": v for name, part in parts.items() for key, v in part.state_dict().items()}
+    for name in names:
+        own = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+        try:
+            getattr(module, name).load_state_dict(own)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TalkfaceError(
+                f"start_from: the {name} of {source} does not fit {type(getattr(module, name)).__name__}: {reason}; "
+                "describe the model as it was trained"
+            ) from error

@@ -1,0 +1,199 @@
+"""CLIP-guided finetuning of an emotion model (the thesis's section 4.5; Kim et al., "DiffusionCLIP", CVPR 2022).
+
+Pictures were inverted once, before training (`talkface.data.inverted`); a step denoises a batch under its targets with
+gradients through every solver step, decodes it, and asks the guide. What a batch is and what its terms are is in
+`edit_path.py` and `clip_guide.py`, how gradients are kept small in `talkface.diffusion.tuning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from talkface.adapters import add_lora
+from talkface.diffusion.schedule import NoiseSchedule
+from talkface.diffusion.tuning import denoise_with_gradients
+from talkface.errors import TalkfaceError
+from talkface.experts.registry import check_judge, load_expert
+from talkface.head.emotions import EMOTIONS
+from talkface.training.clip_guide import ClipGuide
+from talkface.training.diffusion import DiffusionModule
+from talkface.training.edit_path import EditPath, edit_predictor
+from talkface.training.start import load_base, step_generator
+
+
+class ClipFinetuneModule(DiffusionModule):
+    """Trains the network of an emotion model, or an adapter of it; conditioner and first stage stay.
+
+    Batch keys: `noisy_latents` (B, C, h, w) at t_0, `source` (B, 3, S, S), what the first stage makes of the picture,
+    `label` and `target` (B,), `number` (B,) of the picture in its set, and of a guided model `reference_latents` and
+    `guide_latents`; see `talkface.data.inverted`.
+
+    Args:
+        network, first_stage, schedule, conditioner: the emotion model, as it was trained.
+        guide: the experts and the weights of their terms.
+        judge: an emotion classifier, or the file of one, whose accuracy per target is logged at validation; it must
+            not be one of the experts that guide.
+        path: how pictures are edited.
+        start_from: the weights: a bundle, or a `.ckpt` of DiffusionModule.
+        lora_rank: train an adapter of this rank; None: all weights (the thesis).
+        options: of DiffusionModule: learning rate (the thesis: 2e-6), prediction type, seed, ...
+
+    Raises:
+        TalkfaceError: settings that do not fit together; a model that is told more than emotion, actions and frames.
+    """
+
+    objects = (*DiffusionModule.objects, "guide", "judge", "path")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        first_stage: nn.Module,
+        schedule: NoiseSchedule,
+        conditioner: Any,
+        guide: ClipGuide,
+        judge: nn.Module | str | None = None,
+        path: EditPath | None = None,
+        *,
+        start_from: str | None = None,
+        lora_rank: int | None = None,
+        prediction_type: str = "epsilon",
+        learning_rate: float = 2e-6,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        warmup_steps: int = 0,
+        total_steps: int | None = None,
+        seed: int = 23,
+    ) -> None:
+        super().__init__(
+            network,
+            first_stage,
+            schedule,
+            conditioner,
+            prediction_type=prediction_type,
+            learning_rate=learning_rate,
+            betas=betas,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            total_steps=total_steps,
+            seed=seed,
+        )
+        self.path = EditPath() if path is None else path
+        self.path.check(schedule)
+        judge = load_expert(judge) if isinstance(judge, str) else judge
+        # in a tuple: experts are no part of the model, and of its checkpoints
+        self._experts = (guide, None if judge is None else judge.eval().requires_grad_(False))
+        if judge is not None:
+            check_judge(judge, guide.fingerprints())
+        self.start_from, self.lora_rank = start_from, lora_rank
+        self.conditioner.requires_grad_(False)
+
+    @property
+    def guide(self) -> ClipGuide:
+        """The experts that guide, and the weights of their terms."""
+        return self._experts[0]
+
+    @property
+    def emotions(self) -> Sequence[str]:
+        """Names in the order of the labels."""
+        return EMOTIONS
+
+    def setup(self, stage: str) -> None:
+        if self.start_from is not None:
+            load_base(self, self.start_from)
+        if stage == "fit":
+            for expert in (self, *self._experts):
+                if expert is not None:
+                    expert.to(self.trainer.strategy.root_device)
+            # before a checkpoint is read: latents are those of the model that the finetuning starts from
+            self.trainer.datamodule.invert(self)  # type: ignore[attr-defined]
+        if self.lora_rank is not None:
+            add_lora(self.network, self.lora_rank)
+
+    def predictor(self, labels: Tensor, scale: float, batch: dict[str, Tensor], own: bool = False) -> Any:
+        """Noise predictor for a batch; `own`: the picture as its own guide."""
+        shown = None
+        if "reference_latents" in batch:
+            guide = batch["reference_latents" if own else "guide_latents"]
+            shown = {"reference": batch["reference_latents"], "guide": guide}
+        return edit_predictor(
+            self.network, self.conditioner, self.schedule, self.prediction_type, labels, scale, shown
+        )  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def inverted(self, images: Tensor, labels: Tensor, guides: Tensor | None) -> dict[str, Tensor]:
+        """What is kept of pictures (B, 3, S, S) with labels (B,) and perhaps guides (B, T, 3, S, S)."""
+        latents = self.first_stage.encode(images)  # type: ignore[operator]
+        made = {"source": self.first_stage.decode(latents).clamp(-1, 1)}  # type: ignore[operator]
+        if guides is not None:
+            made["reference_latents"] = latents
+            made["guide_latents"] = self.first_stage.encode(guides.flatten(0, 1)).unflatten(0, guides.shape[:2])  # type: ignore[operator]
+        solver, times = self.path.inversion(self.schedule)
+        predict = self.predictor(labels, self.path.source_scale, made, own=True)
+        return made | {"noisy_latents": solver.sample(predict, latents, times)}
+
+    def edit(self, batch: dict[str, Tensor], memory: str, generator: torch.Generator | None = None) -> Tensor:
+        """The batch as it looks with its targets, (B, 3, S, S), in training with gradients."""
+        steps = self.path.tuning_steps if torch.is_grad_enabled() else self.path.validation_steps
+        solver, times = self.path.back(self.schedule, steps)
+        predict = self.predictor(batch["target"], self.path.guidance_scale, batch)
+        latents = denoise_with_gradients(solver, predict, batch["noisy_latents"], times, memory, generator)
+        return self.first_stage.decode(latents)  # type: ignore[operator]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        number = self.trainer.fit_loop.total_batch_idx
+        edited = self.edit(batch, self.path.memory, step_generator(self.seed, 2, number, self.global_rank))
+        terms = self.guide(edited, batch["source"], batch["label"], batch["target"])
+        loss = self.guide.total(terms)
+        self._check_finite(loss, batch, batch_idx, "the loss")
+        self.log_dict({f"train/{name}": term.mean() for name, term in terms.items()})
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        edited = self.edit(batch, "plain").clamp(-1, 1)
+        terms = self.guide(edited, batch["source"], batch["label"], batch["target"])
+        values = {"val/loss": self.guide.total(terms)} | {f"val/{n}": term.mean() for n, term in terms.items()}
+        self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=len(edited))
+        judge = self._experts[1]
+        if judge is None:
+            return
+        hits = (judge(edited).argmax(1) == batch["target"]).float()
+        self.log("val/accuracy", hits.mean(), prog_bar=True, sync_dist=True, batch_size=len(hits))
+        for target in batch["target"].unique().tolist():
+            own = hits[batch["target"] == target]
+            name = f"val/accuracy_{self.emotions[target]}"
+            self.log(name, own.mean(), sync_dist=True, batch_size=len(own))
+
+    def on_after_backward(self) -> None:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            self._check_finite(torch.tensor(torch.nan), self._batch[0], self._batch[1], "the gradient")
+
+    def _check_finite(self, value: Tensor, batch: dict[str, Tensor], batch_idx: int, what: str) -> None:
+        """Stop before the weights are touched. Raises: TalkfaceError, with the batch."""
+        self._batch = batch, batch_idx
+        if bool(value.isfinite()):
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        shown = ", ".join(data.picture_names(batch["number"].tolist()))
+        raise TalkfaceError(
+            f"{what} is {float(value):g} in batch {batch_idx} of epoch {self.current_epoch} (pictures {shown}); the "
+            "weights before it are in the last checkpoint; lower learning_rate, or leave these pictures out"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["finetuned"] = self.about()
+
+    def about(self) -> dict[str, Any]:
+        """What is to be known of a result: base, experts, settings; JSON values."""
+        return {
+            "start_from": self.start_from,
+            "guided_by": self.guide.fingerprints(),
+            "guidance_scale": self.path.guidance_scale,
+            "strength": self.path.strength,
+            "epoch": self.current_epoch,
+        }
