@@ -194,7 +194,9 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     halved = {
         # the noise at t_0 decides the picture to its last detail: it is kept as it is
-        name: (value if name == "noisy_latents" or not value.is_floating_point() else value.half()).cpu().contiguous()
+        name: (value if name == "noisy_latents" or not value.is_floating_point() else value.half())
+        .cpu()
+        .contiguous()
         for name, value in tensors.items()
     }
     save_file(halved, temporary)

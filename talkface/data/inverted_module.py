@@ -99,4 +99,6 @@ class InvertedDataModule(CorpusDataModule):
 
 def show_progress(done: int, total: int) -> None:
     """One rewritten line: how many pictures are inverted."""
-    print(f"inverted: {done}/{total} pictures", end="\n" if done >= total else "\r", file=sys.stderr, flush=True)
+    print(
+        f"inverted: {done}/{total} pictures", end="\n" if done >= total else "\r", file=sys.stderr, flush=True
+    )

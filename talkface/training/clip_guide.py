@@ -54,7 +54,9 @@ class ClipGuide(nn.Module):
         if isinstance(recogniser, str):
             recogniser = load_expert(recogniser)
         if not isinstance(clip, ImageTextEncoder):
-            raise TalkfaceError(f"clip: {type(clip).__name__}; allowed is an ImageTextEncoder of talkface.experts.clip")
+            raise TalkfaceError(
+                f"clip: {type(clip).__name__}; allowed is an ImageTextEncoder of talkface.experts.clip"
+            )
         if recogniser is not None and not getattr(recogniser, "differentiable", False):
             raise TalkfaceError(
                 f"recogniser: {type(recogniser).__name__} gives no gradients; allowed are ArcFaceRecogniser and what "

@@ -130,7 +130,9 @@ class ClipFinetuneModule(DiffusionModule):
         made = {"source": self.first_stage.decode(latents).clamp(-1, 1)}  # type: ignore[operator]
         if guides is not None:
             made["reference_latents"] = latents
-            made["guide_latents"] = self.first_stage.encode(guides.flatten(0, 1)).unflatten(0, guides.shape[:2])  # type: ignore[operator]
+            made["guide_latents"] = self.first_stage.encode(guides.flatten(0, 1)).unflatten(
+                0, guides.shape[:2]
+            )  # type: ignore[operator]
         solver, times = self.path.inversion(self.schedule)
         predict = self.predictor(labels, self.path.source_scale, made, own=True)
         return made | {"noisy_latents": solver.sample(predict, latents, times)}
@@ -156,7 +158,9 @@ class ClipFinetuneModule(DiffusionModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         edited = self.edit(batch, "plain").clamp(-1, 1)
         terms = self.guide(edited, batch["source"], batch["label"], batch["target"])
-        values = {"val/loss": self.guide.total(terms)} | {f"val/{n}": term.mean() for n, term in terms.items()}
+        values = {"val/loss": self.guide.total(terms)} | {
+            f"val/{n}": term.mean() for n, term in terms.items()
+        }
         self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=len(edited))
         judge = self._experts[1]
         if judge is None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from talkface.adapters import add_lora
 from talkface.conditioning.base import Conditioning
 from talkface.diffusion.checkpointing import checkpointed
 from talkface.diffusion.guidance import ClassifierFreeGuidance
@@ -22,7 +23,7 @@ from talkface.errors import TalkfaceError
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.lip_objective import LipObjective
 from talkface.training.sequences import in_range, per_frame
-from talkface.training.start import load_parts
+from talkface.training.start import load_base, step_generator
 from talkface.training.window import Edges, Window
 
 
@@ -34,7 +35,7 @@ class LipFinetuneModule(DiffusionModule):
 
     Args:
         objective: what is compared with the true film.
-        weights: what is finetuned: a `.ckpt` of `DiffusionModule`, or a bundle; None: the parts as they are given.
+        start_from: what is finetuned: a `.ckpt` of `DiffusionModule`, or a bundle; None: the parts as they are given.
         tune_steps: T_tune; 1: the clean latents that the network predicts in one step.
         eta, final_alpha: of the solver, see `DDIM`; the thesis's code has 1.0 and "first".
         scales: guidance by conditioner in every step of the solver, see `ClassifierFreeGuidance`.
@@ -56,7 +57,7 @@ class LipFinetuneModule(DiffusionModule):
         self,
         *,
         objective: LipObjective,
-        weights: str | None = None,
+        start_from: str | None = None,
         tune_steps: int = 8,
         eta: float = 0.0,
         final_alpha: str = "one",
@@ -78,26 +79,51 @@ class LipFinetuneModule(DiffusionModule):
                 f"tune_steps: {tune_steps} for latents noised to t = {least}; allowed: 1 to {least}, at most one "
                 "solver step per timestep; lower tune_steps or leave out the low timesteps"
             )
-        self.objective, self.weights, self.tune_steps = objective, weights, tune_steps
+        self.objective, self.base, self.tune_steps = objective, start_from, tune_steps
         self.solver, self.scales = DDIM(self.schedule, eta, final_alpha), scales or {}
         self.latent_weight, self.shared_noise, self.over_guide = latent_weight, shared_noise, over_guide
         self.window, self.checkpointing = Window(self.first_stage, window), checkpointing
-        if lora_rank is not None:
-            self.requires_grad_(False)
-            add_lora(self.network, lora_rank)
+        self._clips: Tensor | None = None
+        self.lora_rank = lora_rank
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage != "fit":
-            return
-        if self.weights is not None and self.trainer.ckpt_path is None:
-            load_parts(self, self.weights)
+        if self.base is not None:
+            load_base(self, self.base)
+        if self.lora_rank is not None:
+            self.requires_grad_(False)
+            add_lora(self.network, self.lora_rank)
         corpus = getattr(getattr(self.trainer.datamodule, "train_set", None), "corpus", None)  # type: ignore[attr-defined]
         if corpus is not None:
             self.objective.check_rate(corpus.fps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["guided_by"] = self.objective.guided_by
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        self._clips = batch.get("clip")
+        number = self.trainer.fit_loop.total_batch_idx
+        loss = self.loss(batch, step_generator(self.seed, 0, number, self.global_rank), drop=True)
+        self._check_finite(loss, "the loss")
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_after_backward(self) -> None:
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                self._check_finite(parameter.grad.sum(), "the gradient")
+
+    def _check_finite(self, value: Tensor, what: str) -> None:
+        """Stop before the weights are touched. Raises: TalkfaceError, with the clips of the batch."""
+        if bool(value.isfinite()):
+            return
+        corpus = getattr(getattr(self.trainer.datamodule, "train_set", None), "corpus", None)  # type: ignore[attr-defined]
+        numbers = [] if self._clips is None else self._clips.tolist()
+        clips = ", ".join(str(n) if corpus is None else corpus.clips[n].id for n in numbers)
+        raise TalkfaceError(
+            f"{what} is {float(value):g} in batch {self.trainer.fit_loop.total_batch_idx} (clips {clips}); the weights "
+            "before it are in the last checkpoint; lower learning_rate, or leave these clips out"
+        )
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Tensor:
         count, length = batch["target"].shape[:2]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
 from talkface.experts.mouth_crop import mouth_crops
-from talkface.experts.registry import fingerprint
-from talkface.losses.lips import motion_difference, reading_distance, sync_loss
+from talkface.experts.registry import fingerprint, load_expert
+from talkface.losses.expert import lip_reading_loss, sync_loss, temporal_loss
 
 FEATURES = ("frames", "sequence")
 OPINIONS = ("reader", "sync")
@@ -27,8 +27,8 @@ class LipObjective:
     """Weighted terms of a film; nothing in it is trained, averaged or saved with a model.
 
     Args:
-        reader: a `talkface.experts.lipreading.LipReader`.
-        sync: a `talkface.experts.sync.SyncExpert`; None: without.
+        reader: a `talkface.experts.lipreading.LipReader`, or the file of one that `scripts/train_expert.py` wrote.
+        sync: a `talkface.experts.sync.SyncExpert`, or its file; None: without.
         perceptual: distance of pictures (N, 3, h, w) twice -> (N,); None: without.
         features: "frames": the reader's front end (the thesis); "sequence": its temporal encoder.
         reading, pixel, perceptual_weight, temporal, sync_weight: weights of the terms; 0 leaves one out.
@@ -39,8 +39,8 @@ class LipObjective:
 
     def __init__(
         self,
-        reader: nn.Module,
-        sync: nn.Module | None = None,
+        reader: nn.Module | str,
+        sync: nn.Module | str | None = None,
         perceptual: nn.Module | None = None,
         *,
         features: str = "frames",
@@ -52,11 +52,13 @@ class LipObjective:
     ) -> None:
         if features not in FEATURES:
             raise TalkfaceError(f"features: '{features}'; allowed: {', '.join(FEATURES)}")
-        check_reader(reader)
         given = {"reader": reader, "sync": sync, "perceptual": perceptual}
         self.experts: dict[str, Any] = {
-            name: expert.eval().requires_grad_(False) for name, expert in given.items() if expert is not None
+            name: (load_expert(one) if isinstance(one, str) else one).eval().requires_grad_(False)
+            for name, one in given.items()
+            if one is not None
         }
+        check_reader(self.experts["reader"])
         self.features = features
         self.weights = {
             "reading": reading,
@@ -89,13 +91,13 @@ class LipObjective:
         if self.weights["reading"]:
             with torch.no_grad():
                 wanted = self.read(batch["target"], batch["points"])
-            terms["reading"] = reading_distance(self.read(film, batch["points"]), wanted)
+            terms["reading"] = lip_reading_loss(self.read(film, batch["points"]), wanted).mean()
         if self.weights["pixel"]:
             terms["pixel"] = (shown - true).abs().mean()
         if self.weights["perceptual"]:
             terms["perceptual"] = self.experts["perceptual"](shown.flatten(0, 1), true.flatten(0, 1)).mean()
         if self.weights["temporal"]:
-            terms["temporal"] = motion_difference(shown, true)
+            terms["temporal"] = temporal_loss(shown, true).mean()
         if self.weights["sync"]:
             terms["sync"] = self._sync(film, batch)
         return terms
@@ -123,7 +125,7 @@ class LipObjective:
         with torch.no_grad():
             heard = torch.cat([expert.sound_windows(samples, rate, middle) for samples in sound])
             voices = expert.embed_sound(heard)
-        return sync_loss(expert.similarity(faces, voices))
+        return sync_loss(expert.similarity(faces, voices)).mean()
 
 
 def check_reader(reader: Any, fps: float | None = None) -> None:
