@@ -49,7 +49,22 @@ class Expert:
     source: str = ""
 
 
-EXPERTS: tuple[Expert, ...] = ()
+EXPERTS: tuple[Expert, ...] = (
+    Expert(
+        "lip reader",
+        "auto-avsr",
+        "talkface.experts.lipreading.LipReader",
+        weights="vsr_trlrs3_base.pth",
+        source="github.com/mpc001/auto_avsr, then: talkface import-checkpoint --kind auto-avsr",
+    ),
+    Expert(
+        "lip reader",
+        "characters and visemes of renders",
+        "talkface.experts.lipreading.LipReader",
+        weights="reader0.safetensors",
+        source="scripts/train_expert.py lipreading",
+    ),
+)
 
 
 def fingerprint(module: nn.Module) -> str:

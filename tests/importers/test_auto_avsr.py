@@ -8,6 +8,8 @@ import pickle
 import pytest
 import torch
 
+from talkface.checkpoint import load_bundle
+from talkface.cli import main
 from talkface.errors import TalkfaceError
 from talkface.experts.lipreading import BLANK, LipReader
 from talkface.importers.auto_avsr import describe_lip_reader, read_lip_reader
@@ -133,6 +135,27 @@ def test_which_attention_the_older_program_trained(tmp_path):
 def test_without_a_list_of_units_numbers_are_read(tmp_path):
     torch.save(small().state_dict(), tmp_path / "vsr.pth")
     assert read_lip_reader(tmp_path / "vsr.pth").vocabulary[1:-1] == ("<01>", "<02>", "<03>")
+
+
+def test_the_command_makes_a_bundle(tmp_path, capsys):
+    torch.save(small().state_dict(), tmp_path / "vsr.pth")
+    (tmp_path / "list.txt").write_text("<unk> 1\n▁a 2\nb 3\n")
+    command = [
+        "import-checkpoint",
+        str(tmp_path / "vsr.pth"),
+        "--kind",
+        "auto-avsr",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*command, "--units", str(tmp_path / "list.txt")]) == 0
+    assert "lip_reader" in capsys.readouterr().out
+    read, mouths = load_bundle(tmp_path / "out").part("lip_reader"), torch.rand(1, 4, 1, 88, 88)
+    torch.testing.assert_close(read.features(mouths), small().features(mouths))
+    assert read.vocabulary == UNITS
+    command[3] = "taming-vqgan"
+    assert main([*command, "--units", str(tmp_path / "list.txt")]) == 2
+    assert "--units: " in capsys.readouterr().err
 
 
 def spoiled(change) -> dict[str, torch.Tensor]:

@@ -89,7 +89,9 @@ wise wish with without woman wonder wood word work world worth would write wrong
 
 def loose_words(seed: int) -> str:
     """Three to six common words without order or sense; none is of those that only the test split says."""
-    held_out = {word.lower() for words in (_NOUNS, _NAMES, _ADVERBS) for word in words[1::2]}
+    held_out = {
+        word for words in (_NOUNS, _NAMES, _ADVERBS) for word in " ".join(words[1::2]).lower().split()
+    }
     allowed = [word for word in _COMMON.split() if word not in held_out]
     random = np.random.default_rng([seed, 0x10053])
     return (
