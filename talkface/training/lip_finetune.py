@@ -71,9 +71,9 @@ class LipFinetuneModule(DiffusionModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if options.get("timesteps") is None:
-            self.levels = self.levels[max(tune_steps, 1) :]
-        least = int(self.levels.min()) if len(self.levels) else self.schedule.num_train_timesteps - 1
+        count, given = self.schedule.num_train_timesteps, options.get("timesteps")
+        levels = list(range(max(tune_steps, 1), count) if given is None else given)
+        self.levels, least = torch.tensor(levels), min(levels, default=count - 1)
         if not 1 <= tune_steps <= least:
             raise TalkfaceError(
                 f"tune_steps: {tune_steps} for latents noised to t = {least}; allowed: 1 to {least}, at most one "
