@@ -1,9 +1,10 @@
 """Training of the bundled lip readers on rendered mouths: what is said as characters and as visemes, without alignment,
 and, since renders know it, frame by frame.
 
-The loss is CTC over characters and over viseme classes, cross-entropy of the viseme of every frame (from the encoder),
-and the squared error of the facial actions that made the frame (from the front end). The last two teach the eyes of a
-network that CTC alone would leave blind for long; their layers are thrown away afterwards. Crops are cut, mirrored,
+The loss is CTC over characters and over viseme classes, cross-entropy of the viseme of every frame (by the same head:
+neighbours differ, so that the classes of the frames, blank where nothing is said, are one path of CTC), and the squared
+error of the facial actions that made the frame (from the front end, by a layer that is thrown away). The last two teach
+the eyes of a network that CTC alone would leave blind for long. Crops are cut, mirrored,
 relit, blurred, shrunk and made noisy as first stages and pasted mouths are, the same way for all frames of a clip;
 clips are said faster and slower, and parts of them are hidden.
 """
@@ -26,12 +27,15 @@ from talkface.head.model import ACTIONS, MIRRORED_ACTIONS
 from talkface.training.averaged import train_averaged
 
 CHARACTERS = (BLANK, " ", "'", *"abcdefghijklmnopqrstuvwxyz")
-MARGIN = 4
-"""Pixels that the stored crops are larger on every side than what the reader sees."""
 MOUTH_ACTIONS = tuple(
     place for place, name in enumerate(ACTIONS) if name.startswith(("jaw", "mouth", "tongue"))
 )
-FRAME_WEIGHT, ACTIONS_WEIGHT = 1.0, 20.0
+VISEMES_WEIGHT, FRAMES_WEIGHT, ACTIONS_WEIGHT = 0.5, 1.0, 20.0
+
+
+def margin_of(crop_size: int) -> int:
+    """Pixels that stored crops are larger on every side than what the reader sees: 4 of 88, as in the public recipe."""
+    return max(1, crop_size // 22)
 
 
 @dataclass
@@ -39,7 +43,7 @@ class SpokenClip:
     """A mouth that speaks.
 
     Attributes:
-        mouths: (T, S, S) uint8 grey, S = crop size + 2 * MARGIN.
+        mouths: (T, S, S) uint8 grey, S = crop size + 2 * margin_of(crop size).
         text: what is said.
         visemes: (V,) int64 ids of the classes in order, neighbours differ; 0 is silence and left out.
         frame_visemes: (T,) int64 ids of the classes, with silence.
@@ -92,7 +96,7 @@ class SpeechSampler:
     """
 
     def __init__(self, clips: Sequence[SpokenClip], crop_size: int = 88, seed: int = 0) -> None:
-        side = crop_size + 2 * MARGIN
+        side = crop_size + 2 * margin_of(crop_size)
         if not clips:
             raise TalkfaceError("clips: none; allowed: one or more; prepare a corpus with speech")
         if any(clip.mouths.shape[1:] != (side, side) for clip in clips):
@@ -132,7 +136,7 @@ class SpeechSampler:
         mouths = torch.from_numpy(clip.mouths[order]).float() / 255
         actions = clip.actions[order]
         # 2. Framed a little wrong, mirrored.
-        down, right = rng.integers(2 * MARGIN + 1, size=2)
+        down, right = rng.integers(2 * margin_of(self.crop_size) + 1, size=2)
         mouths = mouths[:, down : down + self.crop_size, right : right + self.crop_size]
         if rng.random() < 0.5:
             mouths, actions = mouths.flip(-1), actions[:, list(MIRRORED_ACTIONS)]
@@ -169,7 +173,7 @@ class SpeechSampler:
 
 
 class LipLessons(nn.Module):
-    """A reader and the layers that only its training needs.
+    """A reader and the layer that only its training needs.
 
     Args:
         reader: to be trained; it must have a head of visemes.
@@ -178,25 +182,26 @@ class LipLessons(nn.Module):
     def __init__(self, reader: LipReader) -> None:
         super().__init__()
         self.reader = reader
-        # classes with silence instead of the blank
-        self.frame_visemes = nn.Linear(reader.dim, len(reader.visemes))
         self.actions = nn.Linear(reader.frontend.dim, len(MOUTH_ACTIONS))
 
     def losses(self, batch: SpokenBatch) -> dict[str, Tensor]:
         """The terms `characters`, `visemes`, `frames` and `actions`, scalars."""
         seen, features = self.reader.both_features(batch.mouths, batch.lengths)
-        terms = {}
-        for name, head, units, counts in (
-            ("characters", "vocabulary", batch.characters, batch.character_counts),
-            ("visemes", "visemes", batch.visemes, batch.viseme_counts),
-        ):
-            chances = self.reader.head(features, head).transpose(0, 1)
-            terms[name] = F.ctc_loss(chances, units, batch.lengths, counts, zero_infinity=True)
-        frames = self.frame_visemes(features).float().transpose(1, 2)
-        terms["frames"] = FRAME_WEIGHT * F.cross_entropy(frames, batch.frame_visemes, label_smoothing=0.1)
+        said = self.reader.head(features, "vocabulary").transpose(0, 1)
+        shown = self.reader.head(features, "visemes")
+        lengths = batch.lengths
+        characters = F.ctc_loss(said, batch.characters, lengths, batch.character_counts, zero_infinity=True)
+        visemes = F.ctc_loss(
+            shown.transpose(0, 1), batch.visemes, lengths, batch.viseme_counts, zero_infinity=True
+        )
+        frames = F.cross_entropy(shown.transpose(1, 2), batch.frame_visemes, label_smoothing=0.1)
         error = (self.actions(seen).float() - batch.actions).square().mean(-1)
-        terms["actions"] = ACTIONS_WEIGHT * error[batch.frame_visemes >= 0].mean()
-        return terms
+        return {
+            "characters": characters,
+            "visemes": VISEMES_WEIGHT * visemes,
+            "frames": FRAMES_WEIGHT * frames,
+            "actions": ACTIONS_WEIGHT * error[batch.frame_visemes >= 0].mean(),
+        }
 
 
 def train_lip_reader(

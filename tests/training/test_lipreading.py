@@ -12,15 +12,15 @@ from talkface.experts.lipreading import BLANK, LipReader
 from talkface.head.model import ACTIONS
 from talkface.training.lipreading import (
     CHARACTERS,
-    MARGIN,
     MOUTH_ACTIONS,
     SpeechSampler,
     SpokenClip,
+    margin_of,
     to_characters,
     train_lip_reader,
 )
 
-CROP = 32
+CROP, MARGIN = 32, margin_of(32)
 SIDE = CROP + 2 * MARGIN
 
 
@@ -114,5 +114,5 @@ def test_it_learns():
 def test_what_cannot_be_drawn_from_is_named():
     with pytest.raises(TalkfaceError, match="clips: none"):
         SpeechSampler([])
-    with pytest.raises(TalkfaceError, match=r"mouths: \(40, 40\) pixels; allowed 96 x 96"):
+    with pytest.raises(TalkfaceError, match=r"mouths: \(34, 34\) pixels; allowed 96 x 96"):
         SpeechSampler(drawn_clips(1))
