@@ -51,8 +51,8 @@ ENCODERS: dict[str, dict[str, object]] = {
 }
 CARD = """# Lip reader, seed {seed}
 
-{parameters:.2f} M parameters: 3D convolution, residual network (16 channels) and a {encoder} encoder, with CTC heads for
-characters and for {visemes} viseme classes.
+{parameters:.2f} M parameters: 3D convolution, residual network (16 channels) and a {encoder} encoder, with CTC heads
+for characters and for {visemes} viseme classes.
 
 - **Input**: (B, T, 1, 88, 88) grey mouths in [0, 1] at 25 frames a second, cut by talkface.experts.mouth_crop.
 - **Trained on**: {clips} rendered clips ({hours:.1f} minutes) of {people} synthetic people with synthesized voices
