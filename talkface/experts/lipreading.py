@@ -121,7 +121,7 @@ class LipReader(nn.Module):
         return normal if there is None else normal * there[:, :, None, None, None]
 
     def frame_features(self, mouths: Tensor) -> Tensor:
-        """The front end alone: (B, T, 1, S, S) in [0, 1] -> (B, T, 8 * channels * pool^2). It sees five frames at a time."""
+        """The front end alone: (B, T, 1, S, S) in [0, 1] -> (B, T, 8 channels pool^2); it sees five frames at once."""
         return self.frontend(self._looked_at(mouths))
 
     def glance(self, mouths: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Training of the bundled lip readers on rendered mouths: what is said as characters and as visemes, without alignment,
 and, since renders know it, frame by frame.
 
-The loss is CTC over characters and over viseme classes, cross-entropy of the viseme of every frame (by the same head:
-neighbours differ, so that the classes of the frames, blank where nothing is said, are one path of CTC). Before, the front
-end learns to see: from moments of many clips it tells viseme and facial actions, by layers that are thrown away. CTC
-alone would leave it blind for long. Crops are cut, mirrored,
-relit, blurred, shrunk and made noisy as first stages and pasted mouths are, the same way for all frames of a clip;
-clips are said faster and slower, and parts of them are hidden.
+First the front end learns to see: from moments of many clips it tells viseme and facial actions of the middle frame, by
+layers that are thrown away (CTC alone would leave it blind for long). Then the reader learns to read: CTC over
+characters and over viseme classes, and cross-entropy of the viseme of every frame by the same head: neighbours differ, so that the
+classes of the frames, blank where nothing is said, are one path of CTC. Crops are cut, mirrored, relit, blurred, shrunk
+and made noisy as first stages and pasted mouths are, the same way for all frames of a clip; clips are said faster and
+slower, and parts of them are hidden.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class LipLessons(nn.Module):
         self.classes = nn.Linear(reader.frontend.dim, len(reader.visemes))
 
     def glance_losses(self, batch: Glances) -> dict[str, Tensor]:
-        """The terms `classes` and `actions` of the front end, scalars; of the middle frames, whose neighbours it sees."""
+        """The terms `classes` and `actions`, scalars: what the front end says of the middle frames."""
         middle = GLANCE // 2
         seen = self.reader.glance(batch.mouths)
         classes = F.cross_entropy(
