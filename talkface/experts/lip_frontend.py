@@ -105,9 +105,9 @@ class LipFrontEnd(nn.Module):
 
     def glance(self, mouths: Tensor) -> Tensor:
         """(B, 5, 1, H, W), normalised -> (B, dim): what `forward` says of the middle frame, at the price of one."""
-        first = self.frontend3D[0]
+        first, *others = self.frontend3D.children()
         assert isinstance(first, nn.Conv3d)
         seen = F.conv3d(mouths.transpose(1, 2), first.weight, stride=first.stride, padding=(0, 3, 3))
-        for layer in self.frontend3D[1:]:
+        for layer in others:
             seen = layer(seen)
         return self.trunk(seen[:, :, 0])

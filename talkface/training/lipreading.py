@@ -4,9 +4,10 @@ and, since renders know it, frame by frame.
 First the front end learns to see: from moments of many clips it tells viseme and facial actions of the middle frame, by
 layers that are thrown away (CTC alone would leave it blind for long). Then the reader learns to read: CTC over
 characters and over viseme classes, and cross-entropy of the viseme of every frame by the same head: neighbours differ,
-so that the classes of the frames, blank where nothing is said, are one path of CTC. Crops are cut, mirrored, relit, blurred, shrunk
-and made noisy as first stages and pasted mouths are, the same way for all frames of a clip; clips are said faster and
-slower, and parts of them are hidden.
+so that the classes of the frames, blank where nothing is said, are one path of CTC.
+
+Crops are cut, mirrored, relit, blurred, shrunk and made noisy as first stages and pasted mouths are, the same way for
+all frames of a clip; clips are said faster and slower, and parts of them are hidden.
 """
 
 from __future__ import annotations
