@@ -273,7 +273,10 @@ def train_lip_reader(
     def read() -> dict[str, Tensor]:
         return lessons.losses(to_device(sampler.batch(batch_size)))
 
+    state = {name: checkpoint and checkpoint.with_suffix(f".{name}.pt") for name in ("look", "read")}
     for name, stage, share in (("look", look, LOOKING_SHARE), ("read", read, 1 - LOOKING_SHARE)):
+        if name == "look" and state["read"] and state["read"].exists():
+            continue  # resumed while it read
 
         def losses(stage: Callable[[], dict[str, Tensor]] = stage) -> dict[str, Tensor]:
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
@@ -287,7 +290,7 @@ def train_lip_reader(
             learning_rate=learning_rate,
             average_decay=average_decay,
             clip=[(lessons.parameters(), 5.0)],
-            checkpoint=None if checkpoint is None else checkpoint.with_suffix(f".{name}.pt"),
+            checkpoint=state[name],
             resumed=lambda step: sampler.seed([step, 1]),
             log=log,
         )
