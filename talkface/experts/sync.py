@@ -99,7 +99,7 @@ class WindowHead(nn.Module):
 
     def __init__(self, inputs: int, length: int, width: int, dim: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(inputs, width)
+        self.enter = nn.Sequential(nn.LayerNorm(inputs), nn.Dropout(0.1), nn.Linear(inputs, width))
         self.convs = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(2))
         self.narrow = nn.Linear(width, 32)
         self.leave = nn.Sequential(nn.Linear(32 * length, 256), nn.GELU(), nn.Linear(256, dim))
@@ -115,8 +115,8 @@ class SyncNetwork(SyncExpert):
     """The bundled expert: a mouth network's trunk and a speech encoder, both joined over the window.
 
     Lips are seen by the convolutions that `MouthNetwork` places lip points with, the sound is heard by the
-    `ArticulationEncoder`, which learnt from recordings of people; only what joins them is new. Trained by
-    `talkface.training.sync`; the speech encoder stays as it is.
+    `ArticulationEncoder`, which learnt from recordings of people; only what joins them over the window is
+    learnt, by `talkface.training.sync`.
 
     Args:
         num_frames: 5 (0.2 s) or 16 (0.64 s).

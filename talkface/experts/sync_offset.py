@@ -33,6 +33,14 @@ class SyncReading:
     distance: float
     curve: Tensor
 
+    @property
+    def gain(self) -> float:
+        """By how much the minimum is less than the least distance within one frame of being in step."""
+        middle = (len(self.curve) - 1) // 2
+        near = self.curve[middle - 1 : middle + 2]
+        near = near[~near.isnan()]
+        return float(near.min()) - self.distance if len(near) else float("inf")
+
 
 @torch.no_grad()
 def distances(
