@@ -99,13 +99,14 @@ class WindowHead(nn.Module):
 
     def __init__(self, inputs: int, length: int, width: int, dim: int) -> None:
         super().__init__()
-        self.enter = nn.Sequential(nn.LayerNorm(inputs), nn.Dropout(0.1), nn.Linear(inputs, width))
+        self.dropout = nn.Dropout(0.1)
+        self.enter = nn.Linear(inputs, width)
         self.convs = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(2))
         self.narrow = nn.Linear(width, 32)
         self.leave = nn.Sequential(nn.Linear(32 * length, 256), nn.GELU(), nn.Linear(256, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.enter(x).transpose(1, 2)
+        x = self.enter(self.dropout(x)).transpose(1, 2)
         for conv in self.convs:
             x = x + F.gelu(conv(x))
         return F.normalize(self.leave(self.narrow(x.transpose(1, 2)).flatten(1)), dim=-1)
