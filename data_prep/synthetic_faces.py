@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--faces", type=int, default=default.faces_per_identity, help="pictures per person, 1 to 8"
     )
+    made.add_argument(
+        "--scenes", type=int, default=default.scenes, help="lights and backgrounds per person, 1 to --faces"
+    )
     made.add_argument("--val", type=int, default=default.val_people, help="people kept for validation")
     made.add_argument("--test", type=int, default=default.test_people, help="people kept for tests")
     made.add_argument("--seed", type=int, default=default.seed)
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         recipe = FaceRecipe(
             identities=options.identities,
             faces_per_identity=options.faces,
+            scenes=options.scenes,
             seed=options.seed,
             size=options.size,
             val_people=options.val,

@@ -3,8 +3,9 @@
 Every person sits in one light before one background, the head held in one way, and shows up to eight emotions in turn,
 most of them strongly. All that is a person's own way (how the muscles are used, where the eyes look, what the lips
 were about to say) is the same in all pictures: what differs between two of them is the emotion and how strong it
-is. So one picture can be the other's exact edit. As with the talking corpus, a
-recipe is expanded into plans, and every person is rendered from its plan alone: the corpus depends neither on the
+is. So one picture can be the other's exact edit. With `scenes` above 1 the pictures of a person are spread over
+several lights, backgrounds and poses: for learning who somebody is. As with the talking corpus, a recipe is expanded
+into plans, and every person is rendered from its plan alone: the corpus depends neither on the
 number of workers nor on where an interrupted run stopped.
 
 Truth in the `.npz` of a picture: `landmarks` (1, 68, 2) px, `visible` (1, 68), `pose` (1, 6: radians, metres),
@@ -15,7 +16,7 @@ Truth in the `.npz` of a picture: `landmarks` (1, 68, 2) px, `visible` (1, 68), 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class FaceRecipe:
         supersample: pictures are drawn this many times larger and averaged.
         quality: of the JPEG files.
         people_per_shard: the unit of work of one worker and of resuming.
+        scenes: lights, backgrounds and poses that the pictures of one person are spread over.
     """
 
     identities: int = 1100
@@ -68,6 +70,7 @@ class FaceRecipe:
     supersample: int = 2
     quality: int = 95
     people_per_shard: int = 20
+    scenes: int = 1
 
     def __post_init__(self) -> None:
         for name in ("identities", "faces_per_identity", "size", "supersample", "people_per_shard"):
@@ -76,6 +79,10 @@ class FaceRecipe:
         if self.faces_per_identity > len(EMOTIONS):
             raise TalkfaceError(
                 f"faces_per_identity: {self.faces_per_identity}; allowed 1 to {len(EMOTIONS)}, one per emotion"
+            )
+        if not 1 <= self.scenes <= self.faces_per_identity:
+            raise TalkfaceError(
+                f"scenes: {self.scenes}; allowed 1 to {self.faces_per_identity}, the pictures of each person"
             )
         for name in ("least_intensity", "speaking_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -91,10 +98,14 @@ class FaceRecipe:
         train = self.identities - self.val_people - self.test_people
         return {"train": train, "val": self.val_people, "test": self.test_people}
 
+    def description(self) -> dict[str, object]:
+        """As it is written into the corpus: `scenes` only when there are several, which older corpora lack."""
+        return {name: value for name, value in asdict(self).items() if name != "scenes" or value > 1}
+
 
 @dataclass(frozen=True)
 class PersonPlan:
-    """Everything that decides the pictures of one person besides the recipe."""
+    """Everything that decides the pictures of one person in one scene besides the recipe."""
 
     subject: str
     split: str
@@ -105,7 +116,7 @@ class PersonPlan:
 
 
 def plan_faces(recipe: FaceRecipe) -> dict[str, list[PersonPlan]]:
-    """Shard name -> its people."""
+    """Shard name -> its people, each as often as there are scenes."""
     shards: dict[str, list[PersonPlan]] = {}
     number = 0
     for split, count in recipe.split_counts().items():
@@ -119,9 +130,26 @@ def plan_faces(recipe: FaceRecipe) -> dict[str, list[PersonPlan]]:
                 faces_seed=int(rng.integers(2**31)),
                 emotions=tuple(int(e) for e in rng.permutation(len(EMOTIONS))[: recipe.faces_per_identity]),
             )
-            shards.setdefault(f"{split}-{place // recipe.people_per_shard:05d}", []).append(plan)
+            shards.setdefault(f"{split}-{place // recipe.people_per_shard:05d}", []).extend(
+                _scenes(plan, recipe, rng)
+            )
             number += 1
     return shards
+
+
+def _scenes(plan: PersonPlan, recipe: FaceRecipe, rng: np.random.Generator) -> list[PersonPlan]:
+    """`plan` itself, or its emotions dealt out over several scenes."""
+    if recipe.scenes == 1:
+        return [plan]
+    return [
+        replace(
+            plan,
+            scene_seed=int(rng.integers(2**31)),
+            faces_seed=int(rng.integers(2**31)),
+            emotions=plan.emotions[place :: recipe.scenes],
+        )
+        for place in range(recipe.scenes)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +215,7 @@ def _gaze(rng: np.random.Generator) -> np.ndarray:
 
 
 def make_faces(recipe: FaceRecipe, plan: PersonPlan, device: str = "cpu") -> list[Clip]:
-    """The pictures of one person."""
+    """The pictures of one person in one scene."""
     rng = np.random.default_rng(plan.faces_seed)
     manner = draw_manner(rng, recipe)
     strengths = [
@@ -248,7 +276,7 @@ def faces_writer(folder: str | Path, recipe: FaceRecipe) -> CorpusWriter:
         fps=25,
         image_size=recipe.size,
         config={
-            "recipe": asdict(recipe),
+            "recipe": recipe.description(),
             "generator_version": GENERATOR_VERSION,
             "names": {"actions": list(ACTIONS)},
         },
