@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
+from talkface.experts.registry import find_weights
 from talkface.experts.sync import SyncExpert, feature_windows
 from talkface.experts.sync_sound import MEL_RATE, MFCC_RATE, mfcc, wav2lip_mel
 
@@ -204,7 +205,7 @@ def load_sync(path: str | Path, device: str = "cpu") -> SyncExpert:
         TalkfaceError: the file is absent, damaged, or lacks a tensor; the line names it, and where the public weights
             are published.
     """
-    path = Path(path)
+    path = find_weights(path)
     if not path.is_file():
         where = "; ".join(PUBLISHED.values())
         raise TalkfaceError(

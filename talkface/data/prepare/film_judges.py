@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from talkface.data.prepare.film_sync import SyncExpert, SyncMeasure
 from talkface.errors import TalkfaceError
@@ -46,9 +45,9 @@ class ShapeJudge:
     ) -> SyncMeasure | None:
         if len(landmarks) < LEAST_SECONDS * fps:
             return None
-        found = _shape(self.bundle).read(
-            torch.from_numpy(np.ascontiguousarray(landmarks)), torch.from_numpy(sound), sample_rate, fps
-        )
+        from talkface.experts.sync_offset import read_film
+
+        found = read_film(_shape(self.bundle), pictures, landmarks, sound, sample_rate, fps)
         return SyncMeasure(found.offset if found.gain > LEAST_GAIN else 0.0, found.confidence)
 
 
@@ -67,17 +66,18 @@ class NetworkJudge:
     def measure(
         self, pictures: np.ndarray, landmarks: np.ndarray, sound: np.ndarray, fps: float, sample_rate: int
     ) -> SyncMeasure | None:
-        from talkface.experts.sync_offset import distances, read_offset
-
         if len(pictures) < LEAST_SECONDS * fps:
             return None
+        from talkface.experts.sync_offset import read_film
+
         expert = _network(self.path)
-        times = (np.arange(max(1, round(len(pictures) / fps * expert.fps))) + 0.5) / expert.fps
-        places = np.minimum((times * fps).astype(int), len(pictures) - 1)
-        frames = torch.from_numpy(pictures[places]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        points = torch.from_numpy(landmarks[places]).float()
-        found = read_offset(distances(expert, frames, points, torch.from_numpy(sound), sample_rate))
+        found = read_film(expert, pictures, landmarks, sound, sample_rate, fps)
         return SyncMeasure(found.offset * fps / expert.fps, found.confidence)
+
+
+def load_reader(choice: str, bundle: str = "default") -> Any:
+    """The expert itself, as `talkface.experts.sync_offset.read_film` takes it: "shape" or the path of a network."""
+    return _shape(bundle) if choice == SHAPE else _network(choice)
 
 
 def make_sync(choice: str = NONE, bundle: str = "default") -> SyncExpert | None:
