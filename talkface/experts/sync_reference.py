@@ -73,7 +73,7 @@ def _joined(dim: int) -> nn.Sequential:
 class SyncNet(_Reference):
     """The network of joonson/syncnet_python; embeddings (B, 1024) are not normalised.
 
-    Its face crop follows a detector's box (S3FD) widened by 40 %; here the box is estimated from landmarks.
+    Its preparation widens a detector's box (S3FD) by 40 %; here that box is estimated from landmarks.
     """
 
     name = "syncnet-chung"
