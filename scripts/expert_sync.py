@@ -184,7 +184,7 @@ def evaluate(options: argparse.Namespace) -> str:
         '15 frames of 25 a second; saying any offset finds 3 of 31 (0.097) within one frame. "Shape" correlates the '
         "lip gap of landmarks with the one that the default bundle's sound encoder tells.",
         "",
-        "| expert | offset within 1 frame | mean offset | windows within 1 frame | LSE-D | LSE-C | LSE-C, other sound |",
+        "| expert | offset within 1 frame | mean offset | windows within 1 | LSE-D | LSE-C | LSE-C, other sound |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, expert in experts.items():
