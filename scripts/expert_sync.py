@@ -17,12 +17,10 @@ import numpy as np
 import torch
 from expert_files import parameters_of, save_expert
 from sync_trials import Trial, film_clip, rendered_clip, trials
-from torch import Tensor
 
 from talkface.checkpoint import load_bundle
 from talkface.data.base import Corpus
 from talkface.data.finding import make_finder
-from talkface.errors import TalkfaceError
 from talkface.experts.registry import load_expert
 from talkface.experts.speech import ArticulationEncoder
 from talkface.experts.sync import SIZES, SyncNetwork
@@ -32,7 +30,6 @@ from talkface.training.sync import (
     SyncSampler,
     TalkingMouth,
     heard_versions,
-    seen_versions,
     stored_crops,
     train_sync,
 )
@@ -42,14 +39,14 @@ CLASS = "talkface.experts.sync.SyncNetwork"
 CARD = """# Sync expert, {frames} frames, seed {seed}
 
 Embeds {frames} consecutive frames of a mouth and the sound around them; what belongs together lies close together.
-{parameters:.2f} M parameters; {learnt:.2f} M of them join frames and sounds over the window and were learnt, the rest
-are the eyes and the ears of the default bundle (mouth network and speech encoder), as they are.
+{parameters:.2f} M parameters. Its eyes are the mouth network of the default bundle, whose first two stages stay as they
+are; its ears the bundle's speech encoder ({frozen:.2f} M), which stays.
 
 - **Input**: (B, {frames}, 3, 64, 64) crops of the mouth, RGB in [-1, 1], 25 frames a second (`SyncExpert.crops` cuts
   them out by landmarks, differentiably); sound of any sample rate through `sound_windows`.
 - **Trained on**: {clips} talking renders of {people} synthetic people (data_prep/synthetic.py, 25 frames a second,
-  synthesized voices), for {minutes:g} minutes. The bundle's mouth network learnt from renders, its speech encoder from
-  synthesized and recorded speech (see its model card). No film of a person.
+  synthesized voices), for {minutes:g} minutes, from the default bundle's mouth network (renders) and speech encoder
+  (synthesized and recorded speech, see its model card). No film of a person.
 - **Use**: offsets of clips, LSE-C and LSE-D, a loss in pixels. What was trained with it must not be judged by it.
 - **Not for**: telling forged films from real ones. Figures on held-out people and on real films:
   docs/results/experts.md.
@@ -67,15 +64,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--start-from", default="default", help="bundle whose mouth and speech networks are taken"
     )
     parser.add_argument(
-        "--versions", type=int, default=4, help="degraded pictures and sounds prepared of each clip"
+        "--versions", type=int, default=5, help="augmented sounds prepared of each clip, and the clean"
     )
-    parser.add_argument(
-        "--prepared",
-        type=Path,
-        metavar="FILE",
-        help="what was seen and heard; made when absent, 5 and 16 may share it",
-    )
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=20)
 
 
 def read_mouths(folder: Path, split: str) -> tuple[list[TalkingMouth], int]:
@@ -110,43 +101,20 @@ def new_network(frames: int, bundle: str) -> tuple[SyncNetwork, dict[str, Any]]:
     return network, arguments
 
 
-def prepare(network: SyncNetwork, options: argparse.Namespace) -> tuple[list[Tensor], list[Tensor], int]:
-    """What the network sees and hears of each clip, and how many people they show; from the file where it is there."""
-    file: Path = options.prepared or Path(f"{options.out}.prepared.pt")
-    corpus = Corpus(options.corpus, "train")
-    made_from = f"{corpus.info['preparation_hash']} {options.start_from} {options.versions} {options.seed}"
-    if file.is_file():
-        kept = torch.load(file, weights_only=True)
-        if kept["made_from"] != made_from:
-            raise TalkfaceError(
-                f"--prepared: {file} was made from another corpus, bundle, seed or number of versions "
-                f"({kept['made_from']}, now {made_from}); delete it or name another file"
-            )
-        return kept["seen"], kept["heard"], kept["people"]
-    mouths, people = read_mouths(options.corpus, "train")
-    generator = torch.Generator().manual_seed(options.seed)
-    heard = heard_versions(network, mouths, 1 + options.versions, generator)
-    seen = seen_versions(network, mouths, options.versions, options.seed, bfloat16=True)
-    partial = file.with_suffix(".partial")
-    torch.save({"made_from": made_from, "seen": seen, "heard": heard, "people": people}, partial)
-    partial.replace(file)
-    return seen, heard, people
-
-
 def train(options: argparse.Namespace) -> None:
     """Train and write."""
     torch.manual_seed(options.seed)
     network, arguments = new_network(options.frames, options.start_from)
-    network.eval().requires_grad_(False)
-    seen, heard, people = prepare(network, options)
-    print(f"{len(seen)} clips of {people} people seen and heard", flush=True)
-    for head in (network.seen, network.heard):
-        head.requires_grad_(True)
+    mouths, people = read_mouths(options.corpus, "train")
+    generator = torch.Generator().manual_seed(options.seed)
+    heard = heard_versions(network.eval(), mouths, 1 + options.versions, generator)
+    print(f"{len(mouths)} clips of {people} people read and heard", flush=True)
     train_sync(
         network,
-        SyncSampler(seen, heard, num_frames=options.frames, margin=network.margin, seed=options.seed),
+        SyncSampler(mouths, heard, num_frames=options.frames, margin=network.margin, seed=options.seed),
         seconds=60 * options.minutes,
         batch_size=options.batch_size,
+        bfloat16=True,
         checkpoint=Path(f"{options.out}.state.pt"),
         log=lambda line: print(line, flush=True),
     )
@@ -154,8 +122,8 @@ def train(options: argparse.Namespace) -> None:
         frames=options.frames,
         seed=options.seed,
         parameters=parameters_of(network),
-        learnt=parameters_of(network.seen) + parameters_of(network.heard),
-        clips=len(seen),
+        frozen=parameters_of(network.speech),
+        clips=len(mouths),
         people=people,
         minutes=options.minutes,
     )

@@ -99,14 +99,13 @@ class WindowHead(nn.Module):
 
     def __init__(self, inputs: int, length: int, width: int, dim: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(0.1)
         self.enter = nn.Linear(inputs, width)
         self.convs = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(2))
         self.narrow = nn.Linear(width, 32)
         self.leave = nn.Sequential(nn.Linear(32 * length, 256), nn.GELU(), nn.Linear(256, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.enter(self.dropout(x)).transpose(1, 2)
+        x = self.enter(x).transpose(1, 2)
         for conv in self.convs:
             x = x + F.gelu(conv(x))
         return F.normalize(self.leave(self.narrow(x.transpose(1, 2)).flatten(1)), dim=-1)
@@ -116,8 +115,8 @@ class SyncNetwork(SyncExpert):
     """The bundled expert: a mouth network's trunk and a speech encoder, both joined over the window.
 
     Lips are seen by the convolutions that `MouthNetwork` places lip points with, the sound is heard by the
-    `ArticulationEncoder`, which learnt from recordings of people; only what joins them over the window is
-    learnt, by `talkface.training.sync`.
+    `ArticulationEncoder`, which learnt from recordings of people; `talkface.training.sync` teaches the deeper
+    stages of the former, and what joins both over the window.
 
     Args:
         num_frames: 5 (0.2 s) or 16 (0.64 s).

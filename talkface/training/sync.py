@@ -1,9 +1,5 @@
 """Training of the bundled sync experts: talking renders, degraded pictures, heard through rooms, noise and telephones.
 
-The eyes (a mouth network's trunk) and the ears (the speech encoder) come from a bundle and stay as they are: one reads
-photographs, the other learnt from recordings of people, and neither should be forgotten on renders. So each clip is
-looked at and listened to a few times beforehand, and only what joins the frames of a window learns.
-
 The loss is contrastive in both directions (van den Oord et al., "Representation learning with contrastive predictive
 coding", 2018, eq. 4): a window of lips must find its sound among those of the same clip shifted by up to half a
 second, which are the hard ones, and among those of other people. Neighbours one frame away are nearly right, so they
@@ -32,7 +28,7 @@ from talkface.training.speech import augment_sound
 
 STORED, ROOM = 88, 1.375
 """Side of the stored crops, and how much more than the expert's crop they show."""
-WINDOWS, REACH = 12, 12
+WINDOWS, REACH = 8, 12
 """Windows of frames per clip and batch, and offsets on each side among which they must find their sound."""
 NEIGHBOUR = 0.15
 
@@ -47,14 +43,9 @@ class TalkingMouth:
 
 @dataclass
 class SyncBatch:
-    """B clips in step.
+    """crops (B, WINDOWS + num_frames - 1, 64, 64, 3) uint8; heard (B, 2 (WINDOWS + 2 REACH + num_frames) ..., C)."""
 
-    Attributes:
-        seen: (B, WINDOWS + num_frames - 1, 384), features of consecutive frames.
-        heard: (B, 2 (WINDOWS + num_frames - 1 + 2 REACH) + 2 margin, C), 20 ms each, REACH frames more on each side.
-    """
-
-    seen: Tensor
+    crops: np.ndarray
     heard: Tensor
 
 
@@ -98,116 +89,113 @@ def heard_versions(
     return [torch.stack(rows) for rows in features]
 
 
-def view(rng: np.random.Generator, crops: np.ndarray, size: int) -> np.ndarray:
-    """A clip as one camera would have taken it, cut as a shaky finder would.
-
-    Args:
-        crops: (T, 88, 88, 3) uint8 of `stored_crops`.
-
-    Returns:
-        (T, size, size, 3) uint8: framed a little wrong, mirrored or not, most often degraded, all frames alike.
-    """
-    angle, zoom = np.deg2rad(rng.normal(0, 4)), np.exp(rng.normal(0, 0.07)) * size * ROOM / STORED
-    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    middle = size * (0.5 + rng.normal(0, 0.03, 2))
-    shake = rng.normal(0, size * 0.006, (len(crops), 2))
-    mirrored, degraded, grainy = rng.random() < 0.5, rng.random() < 0.75, rng.random() < 0.5
-    seed = int(rng.integers(2**31))
-    made = np.empty((len(crops), size, size, 3), np.uint8)
-    for number, crop in enumerate(crops):
-        matrix = np.column_stack([turn, middle + shake[number] - turn @ np.full(2, STORED / 2)])
-        picture = np.asarray(
-            cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE), np.uint8
-        )
-        if mirrored:
-            picture = np.ascontiguousarray(picture[:, ::-1])
-        if degraded:  # the same light, lens and codec in all frames: they draw the same numbers
-            picture = degrade(np.random.default_rng(seed), picture)
-        if grainy:
-            picture = np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
-        made[number] = picture
-    return made
-
-
-@torch.no_grad()
-def seen_versions(
-    network: SyncNetwork, mouths: Sequence[TalkingMouth], versions: int, seed: int, bfloat16: bool = False
-) -> list[Tensor]:
-    """What the network's eyes see of each clip, (versions, T, 384) float16, each time through another camera."""
-    rng = np.random.default_rng(seed)
-    features = []
-    for mouth in mouths:
-        rows = []
-        for _ in range(versions):
-            pictures = to_tensor(view(rng, mouth.crops, network.crop_size[0]))
-            with torch.autocast(pictures.device.type, torch.bfloat16, enabled=bfloat16):
-                rows.append(network.see(pictures).half())
-        features.append(torch.stack(rows))
-    return features
-
-
 class SyncSampler:
-    """Draws training batches: clips of different people, each in step.
+    """Draws training batches: clips that stay in step, framed a little wrong, mirrored, most of them degraded.
 
     Args:
-        seen, heard: of `seen_versions` and `heard_versions`; clips too short for a batch are left out.
-        num_frames, margin: of the network: window, and features of sound around it.
+        mouths: the clips; those too short for a batch are left out.
+        heard: of `heard_versions`.
+        num_frames, margin, size: of the network: window, features of sound around it, side of its crops.
         seed: the same seed gives the same batches.
     """
 
     def __init__(
         self,
-        seen: Sequence[Tensor],
+        mouths: Sequence[TalkingMouth],
         heard: Sequence[Tensor],
         *,
         num_frames: int,
         margin: int = 4,
+        size: int = 64,
         seed: int = 0,
     ) -> None:
         self.frames = WINDOWS + num_frames - 1
-        kept = [number for number, one in enumerate(seen) if one.shape[1] >= self.frames]
-        self.seen, self.heard = [seen[k] for k in kept], [heard[k] for k in kept]
-        self.margin, self.rng = margin, np.random.default_rng(seed)
+        long_enough = [number for number, mouth in enumerate(mouths) if len(mouth.crops) >= self.frames]
+        self.mouths = [mouths[number] for number in long_enough]
+        self.heard = [heard[number] for number in long_enough]
+        self.num_frames, self.margin, self.size = num_frames, margin, size
+        self.rng = np.random.default_rng(seed)
 
     def reseed(self, seed: int) -> None:
         """Other batches than before, after a run was resumed."""
         self.rng = np.random.default_rng([seed, 77])
 
     def batch(self, batch_size: int) -> SyncBatch:
-        """A batch; the clips differ as far as there are enough."""
+        """A batch of different people."""
         rng = self.rng
-        seen, heard = [], []
-        for number in rng.choice(len(self.seen), batch_size, replace=batch_size > len(self.seen)):
-            looks, sounds = self.seen[number], self.heard[number]
-            first = int(rng.integers(looks.shape[1] - self.frames + 1))
-            seen.append(looks[int(rng.integers(len(looks))), first : first + self.frames])
+        chosen = rng.choice(len(self.mouths), batch_size, replace=batch_size > len(self.mouths))
+        crops = np.empty((batch_size, self.frames, self.size, self.size, 3), np.uint8)
+        heard = []
+        for row, number in enumerate(chosen):
+            mouth, versions = self.mouths[number], self.heard[number]
+            first = int(rng.integers(len(mouth.crops) - self.frames + 1))
+            crops[row] = self._clip(mouth.crops[first : first + self.frames])
             begin = 2 * (first - REACH) - self.margin
             end = 2 * (first + REACH + self.frames) + self.margin
-            places = np.arange(begin, end).clip(0, sounds.shape[1] - 1)
-            heard.append(sounds[int(rng.integers(len(sounds))), places])
-        return SyncBatch(torch.stack(seen).float(), torch.stack(heard).float())
+            places = np.arange(begin, end).clip(0, versions.shape[1] - 1)
+            heard.append(versions[int(rng.integers(len(versions))), places])
+        return SyncBatch(crops, torch.stack(heard).float())
+
+    def _clip(self, frames: np.ndarray) -> np.ndarray:
+        """Frames of one clip as one camera would have taken them, cut as a shaky finder would."""
+        rng, size = self.rng, self.size
+        angle, zoom = np.deg2rad(rng.normal(0, 4)), np.exp(rng.normal(0, 0.07)) * size * ROOM / STORED
+        turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        middle = size * (0.5 + rng.normal(0, 0.03, 2))
+        shake = rng.normal(0, size * 0.006, (len(frames), 2))
+        mirrored, degraded, seed = rng.random() < 0.5, rng.random() < 0.7, int(rng.integers(2**31))
+        still = rng.random() < 0.5
+        made = np.empty((len(frames), size, size, 3), np.uint8)
+        for number, frame in enumerate(frames):
+            matrix = np.column_stack([turn, middle + shake[number] - turn @ np.full(2, STORED / 2)])
+            picture = np.asarray(
+                cv2.warpAffine(frame, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE), np.uint8
+            )
+            if mirrored:
+                picture = np.ascontiguousarray(picture[:, ::-1])
+            if degraded:  # the same light, lens and codec in all frames; they draw the same numbers
+                picture = degrade(np.random.default_rng(seed), picture)
+            if not still:
+                grain = rng.normal(0, 3, picture.shape)
+                picture = np.clip(picture + grain, 0, 255).astype(np.uint8)
+            made[number] = picture
+        return made
 
 
 class SyncTraining(nn.Module):
-    """Loss of the heads of a network on a batch."""
+    """Loss of a network on a batch.
 
-    def __init__(self, network: SyncNetwork) -> None:
+    Args:
+        network: its heads and the deeper stages of its lips learn. The first two stages, all normalisation and the
+            speech encoder stay as they came: what is seen and heard of people should not be forgotten on renders.
+        bfloat16: multiply the pictures in bfloat16.
+    """
+
+    def __init__(self, network: SyncNetwork, bfloat16: bool = False) -> None:
         super().__init__()
-        self.seen, self.heard = network.seen, network.heard
-        self.num_frames, self.heard_length = network.num_frames, network.heard_length
+        self.network, self.reduced = network, bfloat16
         self.log_scale = nn.Parameter(torch.tensor(math.log(15.0)))
+
+    def train(self, mode: bool = True) -> SyncTraining:
+        super().train(mode)
+        self.network.lips.eval()
+        self.network.speech.eval()
+        return self
 
     def forward(self, batch: SyncBatch) -> dict[str, Tensor]:
         """Returns `faces` and `sounds`, the cross-entropies of both directions."""
-        count = len(batch.seen)
-        windows = batch.seen.unfold(1, self.num_frames, 1).transpose(2, 3)  # (B, WINDOWS, num_frames, 384)
-        pieces = batch.heard.unfold(1, self.heard_length, 2).transpose(2, 3)
-        faces = self.seen(windows.flatten(0, 1)).unflatten(0, (count, -1))
-        sounds = self.heard(pieces.flatten(0, 1)).unflatten(0, (count, -1))
+        network, count = self.network, len(batch.crops)
+        pictures = to_tensor(batch.crops.reshape(-1, *batch.crops.shape[2:]))
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.reduced):
+            seen = network.see(pictures).float().unflatten(0, (count, -1))
+        windows = seen.unfold(1, network.num_frames, 1).transpose(2, 3)  # (B, WINDOWS, num_frames, C)
+        faces = network.seen(windows.flatten(0, 1)).unflatten(0, (count, -1))
+        pieces = batch.heard.unfold(1, network.heard_length, 2).transpose(2, 3)
+        sounds = network.embed_sound(pieces.flatten(0, 1)).unflatten(0, (count, -1))
         logits = torch.einsum("bkd,cjd->bkcj", faces, sounds) * self.log_scale.exp().clamp(max=60)
         target = sync_target(count, faces.shape[1], sounds.shape[1]).to(logits)
-        from_faces = -(target * logits.flatten(2).flatten(0, 1).log_softmax(1)).sum(1).mean()
-        # the other way: the sounds that belong to some window
+        rows = logits.flatten(2).flatten(0, 1)
+        from_faces = -(target * rows.log_softmax(1)).sum(1).mean()
         inside = slice(REACH, REACH + faces.shape[1])
         columns = logits[..., inside].flatten(2).flatten(0, 1).T
         back = sync_target(count, faces.shape[1], sounds.shape[1], inside).to(logits).T
@@ -230,22 +218,26 @@ def train_sync(
     *,
     seconds: float = math.inf,
     steps: int | None = None,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
+    batch_size: int = 20,
+    learning_rate: float = 7e-4,
+    bfloat16: bool = False,
     checkpoint: Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> None:
-    """Train the heads of `network` in place; see `train_averaged` for budget and resuming."""
-    training = SyncTraining(network)
+    """Train `network` in place; see `train_averaged` for budget and resuming."""
+    training = SyncTraining(network, bfloat16)
+    network.speech.requires_grad_(False)
+    network.lips[:2].requires_grad_(False)
     train_averaged(
         training,
         lambda: training(sampler.batch(batch_size)),
         seconds=seconds,
         steps=steps,
         learning_rate=learning_rate,
+        average_decay=0.995,
         clip=[(training.parameters(), 1.0)],
         checkpoint=checkpoint,
         resumed=sampler.reseed,
         log=log,
     )
-    network.eval().requires_grad_(False)
+    network.requires_grad_(False)
