@@ -568,6 +568,7 @@ def test_doctor_checks_the_main_job(tiny_bundle: Path, tmp_path: Path, monkeypat
 
     shutil.copytree(tiny_bundle, tmp_path / "default")
     monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setenv("TALKFACE_CACHE", str(tmp_path / "cache"))
     assert cli.main(["doctor"]) == 0
     text = capsys.readouterr().out
     for word in (
@@ -580,6 +581,9 @@ def test_doctor_checks_the_main_job(tiny_bundle: Path, tmp_path: Path, monkeypat
         "CC0-1.0",
         "GB free",
         "[train]",
+        "expert [CLIP]",
+        "expert [identity]        ArcFace IR-SE50: no model_ir_se50.pth",
+        "TreB1eN/InsightFace_Pytorch; give its path or put it into",
     ):
         assert word in text
 
