@@ -304,7 +304,9 @@ def test_results_are_not_read_as_inputs_of_the_next_run(verb, picture: Path, tmp
         assert told in verb.printed
 
 
-def test_an_adapter_changes_the_picture_and_goes_into_the_meta_data(verb, picture, tiny_editing_bundle, tmp_path):
+def test_an_adapter_changes_the_picture_and_goes_into_the_meta_data(
+    verb, picture, tiny_editing_bundle, tmp_path
+):
     pytest.importorskip("peft")
     import torch
 
@@ -332,7 +334,9 @@ def test_an_adapter_changes_the_picture_and_goes_into_the_meta_data(verb, pictur
     refused(verb(*edit, "--adapter", str(picture), out="a.png"), "face.png is damaged")
 
 
-def test_an_adapter_of_another_network_is_refused(verb, picture, tiny_reference_bundle, tmp_path, monkeypatch):
+def test_an_adapter_of_another_network_is_refused(
+    verb, picture, tiny_reference_bundle, tmp_path, monkeypatch
+):
     pytest.importorskip("peft")
     import sys
 

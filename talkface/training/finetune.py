@@ -86,8 +86,6 @@ class ClipFinetuneModule(DiffusionModule):
         judge = load_expert(judge) if isinstance(judge, str) else judge
         # in a tuple: experts are no part of the model, and of its checkpoints
         self._experts = (guide, None if judge is None else judge.eval().requires_grad_(False))
-        if judge is not None:
-            check_judge(judge, guide.fingerprints())
         self.start_from, self.lora_rank = start_from, lora_rank
         self.conditioner.requires_grad_(False)
 
@@ -102,6 +100,8 @@ class ClipFinetuneModule(DiffusionModule):
         return EMOTIONS
 
     def setup(self, stage: str) -> None:
+        if (judge := self._experts[1]) is not None:
+            check_judge(judge, self.guide.fingerprints())
         if self.start_from is not None:
             load_base(self, self.start_from)
         if stage == "fit":

@@ -315,4 +315,4 @@ def test_mistakes():
         ClipGuide(judge())
     guiding = guide()
     with pytest.raises(TalkfaceError, match="also guided the training"):
-        model(guide=guiding, judge=guiding.recogniser)
+        model(guide=guiding, judge=guiding.recogniser).setup("validate")
