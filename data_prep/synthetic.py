@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from talkface.data.base import Corpus
-from talkface.data.synthetic.clips import SyntheticRecipe, plan_clips, prepare_synthetic, voices_of
+from talkface.data.synthetic.clips import VIEWS, SyntheticRecipe, plan_clips, prepare_synthetic, voices_of
 from talkface.errors import TalkfaceError
 
 
@@ -40,6 +40,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--families", default=None, help="families of voices for training, comma separated")
     made.add_argument("--supersample", type=int, default=default.supersample)
+    made.add_argument("--view", default=default.view, choices=VIEWS, help="what the pictures show")
+    made.add_argument(
+        "--loose-words",
+        type=float,
+        default=default.loose_words,
+        help="share of clips that say words without order",
+    )
     made.add_argument("--clips-per-shard", type=int, default=default.clips_per_shard)
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     made.add_argument("--device", default="cpu", help="cpu or cuda; the corpus is the same up to rounding")
@@ -69,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
             families=options.families.split(",") if options.families else None,
             supersample=options.supersample,
             clips_per_shard=options.clips_per_shard,
+            view=options.view,
+            loose_words=options.loose_words,
         )
         if options.dry_run:
             print(json.dumps(describe(recipe), indent=1))

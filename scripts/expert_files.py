@@ -19,7 +19,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-EXPERTS = {"emotion": "expert_emotion", "clip": "expert_clip", "identity": "expert_identity"}
+EXPERTS = {
+    "emotion": "expert_emotion",
+    "clip": "expert_clip",
+    "identity": "expert_identity",
+    "lipreading": "expert_lipreading",
+    "sync": "expert_sync",
+}
 TITLE = """# What the experts are worth
 
 Written by `scripts/evaluate_expert.py`, a section at a time. Held-out renders are of people that no training saw.

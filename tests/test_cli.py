@@ -148,6 +148,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"talkface {__version__}"
 
 
+def test_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "talkface", "sample-video"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("talkface: error:")
+
+
 @pytest.mark.parametrize("arguments", [[], ["sing"], ["sample-video"], ["doctor", "--colour"]])
 def test_unknown_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2

@@ -37,6 +37,13 @@ def without_downloads(path: Path, folder: Path) -> Path:
             torch.save({f"features.{key}": value for key, value in state.items()}, weights)
         perceptual = config["model"]["init_args"]["loss"]["init_args"]["perceptual"]
         perceptual["init_args"]["backbone"] = str(weights)
+    objective = config["model"]["init_args"].get("objective")
+    if objective is not None and "experts/" in str(objective["init_args"]["reader"]):
+        # a reader that is not at hand: the same parts, small
+        objective["init_args"]["reader"] = {
+            "class_path": "talkface.experts.lipreading.LipReader",
+            "init_args": {"vocabulary": ["<blank>", "a"], "channels": 4, "dim": 16, "heads": 2, "layers": 1},
+        }
     if "encoder" in config["data"]["init_args"]:
         # built for real in `test_sound_encoders_fit`; the meta device has no numbers to compute filters from
         config["data"]["init_args"]["encoder"] = None
@@ -214,6 +221,27 @@ def test_rows_of_the_tables_differ_as_they_say(weights_folder: Path) -> None:
         "window_16": (emotion, 1024, 9, 16),
         "asr_window_8": (emotion, 320, 9, 8),
     }
+
+
+def test_numbers_of_lip_finetuning(weights_folder: Path) -> None:
+    """Thesis, section 5.3, and its code: AdamW 8e-6, eight samples a step, T_tune 8, lambda 1, sound alone, w = 8."""
+    cli = build_without_memory(CONF / "lipread_finetune_mead.yaml", weights_folder)
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    assert model.learning_rate == pytest.approx(8e-6) and model.weight_decay == 0.01
+    assert data.batch_size * trainer.accumulate_grad_batches == 8 and data.same["sequence_length"] == 16
+    assert (model.tune_steps, model.solver.eta, model.solver.final_alpha, model.latent_weight) == (
+        8,
+        1.0,
+        "first",
+        1,
+    )
+    assert model.levels.shape == (1000 - 8,), "no time below T_tune"
+    assert model.objective.features == "frames"
+    assert {name: weight for name, weight in model.objective.weights.items() if weight} == {"reading": 1.0}
+    assert sorted(model.conditioner.conditioners) == ["audio", "frames"] and data.window == 8
+    untuned = build_without_memory(CONF / "talking_mead" / "mask.yaml", weights_folder)
+    assert count(model.network) == count(untuned.model.network)
+    assert count(model) == count(untuned.model) + 17**2 + 17 - 9**2 - 9, "the reader is not trained"
 
 
 SMOKE = CONF / "smoke" / "talking.yaml"

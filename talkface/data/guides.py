@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from talkface.head.fit import HeadFitter
+from talkface.head.fit import FittedHead, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
 
@@ -76,16 +76,25 @@ class GuideMaker:
         fitted = self._fitter(found)
         person = fitted.with_pose(self._fitter.pose(found, fitted))
         pose = self._fitter.pose(self.disturbed(target_points, size, habit, rng), person)
-        # In use the actions are partly fitted (the resting face) and partly exact in kind (speech): train on both
-        if actions is None or rng.random() < 0.5:
-            wanted = self._fitter(torch.from_numpy(np.asarray(target_points, np.float64))).actions
-        else:
-            wanted = torch.from_numpy(np.asarray(actions, np.float32))
-        wanted = self._misheard(wanted, rng)
+        wanted = self._misheard(self._wanted(person, found, target_points, actions, rng), rng)
         source = self._guide.source(reference[None], person, found)
         canvas = torch.where(mask > 0.5, reference[None], targets)
         drawn = self._guide(source, wanted, pose, canvas).pictures
         return torch.where(mask > 0.5, drawn, targets)
+
+    def _wanted(
+        self,
+        person: FittedHead,
+        found: Tensor,
+        target_points: np.ndarray,
+        actions: np.ndarray | None,
+        rng: np.random.Generator,
+    ) -> Tensor:
+        """The actions (T, 52) to draw, for a `person` fitted to the landmarks `found` (1, 68, 2) of the reference."""
+        # In use the actions are partly fitted (the resting face) and partly exact in kind (speech): train on both
+        if actions is None or rng.random() < 0.5:
+            return self._fitter(torch.from_numpy(np.asarray(target_points, np.float64))).actions
+        return torch.from_numpy(np.asarray(actions, np.float32))
 
     @staticmethod
     def habit(size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -176,6 +176,7 @@ class TalkingDataModule(CorpusDataModule):
         independent_jitter: bool = True,
         photometric: float = 0.0,
         guide_error: float | None = None,
+        with_sound: bool = False,
         sequence_length: int = 1,
         samples_per_clip: int = 1,
         batch_size: int = 32,
@@ -199,6 +200,7 @@ class TalkingDataModule(CorpusDataModule):
             "reference": reference,
             "reference_distance": reference_distance,
             "guide_error": guide_error,
+            "with_sound": with_sound,
             "sequence_length": sequence_length,
             "seed": seed,
         }
@@ -233,7 +235,7 @@ class TalkingDataModule(CorpusDataModule):
         assert isinstance(self.val_set, TalkingDataset)
         data = self.val_set.as_sequences(num_frames)
         item = data[0]
-        shared = ("reference", "emotion", "clip")
+        shared = ("reference", "emotion", "clip", "sound")
         count = len(item["target"])
         return {
             name: value.expand(count, *value.shape) if name in shared else value

@@ -9,10 +9,14 @@ window + 1):
     audio                       (L, D) float, features at time + j / window_rate, j = -window .. window
     emotion                     () long, -1 when unknown
     landmarks                   (48, 2) float, the points outside the mouth, pixels of the target crop
+    points                      (68, 2) float, all of them: only for losses, since they show the mouth
     clip, frame                 () long, which frame of which clip of the split
     guide                       (3, S, S), where asked for: the reference animated into the masked part of the target
+    sound                       (N,) float, where asked for: the samples themselves, for experts that hear (see
+                                `SOUND_MARGIN`); silence beyond the ends of the clip
 
-With `sequence_length` n > 1, everything but `reference` and `emotion` has a leading n: consecutive frames.
+With `sequence_length` n > 1, everything but `reference`, `emotion`, `clip` and `sound` has a leading n: consecutive
+frames.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from talkface.portrait.blend import generation_mask
 
 _log = logging.getLogger(__name__)
 Reference = Literal["any", "thesis"]
+SOUND_MARGIN = 0.5  # seconds of `sound` before the first frame and after the last
 
 
 def usable_clips(corpus: Corpus, frames: int, with_sound: bool) -> Corpus:
@@ -85,6 +90,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         photometric: strength of one common change of exposure, colour and sharpness of the pair.
         sequence_length: consecutive target frames per item.
         guide_error: how wrong the guides are, see `guides.GuideMaker`; None: no guides.
+        with_sound: give the samples of the sound too.
         samples_per_clip: items per clip and epoch (1 = the paper).
         seed: items depend on (seed, epoch, index) only.
 
@@ -108,6 +114,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         independent_jitter: bool = True,
         photometric: float = 0.0,
         guide_error: float | None = None,
+        with_sound: bool = False,
         sequence_length: int = 1,
         samples_per_clip: int = 1,
         seed: int = 0,
@@ -117,7 +124,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         if alignment not in ALIGNMENTS:
             raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
         generation_mask(image_size, "lower_face" if mask_kind == "thesis" else mask_kind)
-        self.corpus = usable_clips(corpus, max(sequence_length, 2), features is not None)
+        self.corpus = usable_clips(corpus, max(sequence_length, 2), with_sound or features is not None)
         self.features = features
         self.window = window
         self.window_rate = window_rate
@@ -130,6 +137,7 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         self.independent_jitter = independent_jitter
         self.photometric = photometric
         self.guides = None if guide_error is None else GuideMaker(guide_error)
+        self.with_sound = with_sound
         self.sequence_length = sequence_length
         self.samples_per_clip = samples_per_clip
         self.seed = seed
@@ -164,17 +172,15 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         targets = [self._crop(clip, frame, int(jitter_seeds[0]), photometry) for frame in frames]
         reference_image, reference_points = self._crop(clip, reference, int(jitter_seeds[1]), photometry)
         target = to_tensor(np.stack([image for image, _ in targets]))
-        mask = torch.stack(
-            [
-                torch.from_numpy(generation_mask(self.image_size, self.mask_kind, points))
-                for _, points in targets
-            ]
-        )[:, None]
+        all_points = np.stack([points for _, points in targets])
+        masks = [generation_mask(self.image_size, self.mask_kind, points) for points in all_points]
+        mask = torch.from_numpy(np.stack(masks))[:, None]
         item = {
             "target": target,
             "mask": mask,
             "masked": target * (1 - mask) - mask,
-            "landmarks": torch.from_numpy(np.stack([points[:48] for _, points in targets])).float(),
+            "landmarks": torch.from_numpy(all_points[:, :48]).float(),
+            "points": torch.from_numpy(all_points).float(),
             "frame": torch.tensor(list(frames)),
         }
         if self.features is not None:
@@ -184,13 +190,15 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
                 to_tensor(reference_image)[0],
                 reference_points,
                 target,
-                np.stack([points for _, points in targets]),
+                all_points,
                 mask,
                 self._actions(clip, frames),
                 rng,
             )
         if self.sequence_length == 1:
             item = {name: value[0] for name, value in item.items()}
+        if self.with_sound:
+            item["sound"] = self._sound(clip, frames)
         return item | {
             "reference": to_tensor(reference_image)[0],
             "emotion": torch.tensor(clip.emotion),
@@ -210,9 +218,15 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
     def _crop(
         self, clip: ClipEntry, frame: int, jitter_seed: int, photometry: Photometry | None
     ) -> tuple[np.ndarray, np.ndarray]:
+        found = self._landmarks(clip)
+        if frame >= len(found) or not np.isfinite(found[frame]).all():
+            raise TalkfaceError(
+                f"clip {clip.id} in {self.corpus.folder} has no landmarks in frame {frame}; allowed: finite ones in "
+                "every frame; prepare the corpus again, which leaves such clips out"
+            )
         image, points = align(
             self.corpus.read_frame(clip, frame),
-            self._landmarks(clip)[frame],
+            found[frame],
             self.image_size,
             self.alignment,
             np.random.default_rng(jitter_seed),
@@ -233,4 +247,15 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
             torch.tensor([clip.frame_time(frame) for frame in frames]),
             self.window,
             self.window_rate or clip.fps,
+        )
+
+    def _sound(self, clip: ClipEntry, frames: range) -> torch.Tensor:
+        rate = self.corpus.sample_rate
+        count = round((len(frames) / clip.fps + 2 * SOUND_MARGIN) * rate)
+        first = round((frames.start / clip.fps - SOUND_MARGIN) * rate)
+        samples = self.corpus.read_audio(clip)
+        places = np.arange(first, first + count)
+        inside = (places >= 0) & (places < len(samples))
+        return torch.from_numpy(
+            np.where(inside, samples[places.clip(0, len(samples) - 1)], 0.0).astype(np.float32)
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from talkface.arguments import check_input, whole
 from talkface.errors import TalkfaceError
 
-KINDS = ("thesis-ldm", "thesis-vqgan", "taming-vqgan", "diffusers-vq", "diffusers-unet")
+KINDS = ("thesis-ldm", "thesis-vqgan", "taming-vqgan", "diffusers-vq", "diffusers-unet", "auto-avsr")
 WEIGHTS = ("ema", "raw")
 PRECISIONS = ("fp32", "fp16")
 
@@ -19,8 +19,8 @@ def add_import_checkpoint(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "import-checkpoint",
         help="turn weights that another program trained into a bundle",
-        description="Turn weights of the thesis, taming-transformers or diffusers into a bundle. No code of the "
-        "file is run.",
+        description="Turn weights of the thesis, taming-transformers, diffusers or auto-avsr into a bundle. No code "
+        "of the file is run.",
     )
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="checkpoint, or folder of save_pretrained (diffusers)")
@@ -50,6 +50,12 @@ def add_import_checkpoint(verbs: argparse._SubParsersAction) -> None:
         metavar="FOLDER|NAME",
         help="the wav2vec 2.0 that a talking face was trained with; needed for sample-video",
     )
+    add(
+        "--units",
+        type=Path,
+        metavar="FILE",
+        help="vocabulary of auto-avsr, a unit and its number a line (default: unigram5000_units.txt beside FILE)",
+    )
     add("--precision", choices=PRECISIONS, default="fp32", help="of the stored weights (default: fp32)")
     add("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(run=_run)
@@ -72,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         image_size=options.image_size,
         num_head_channels=options.num_head_channels,
         speech=options.speech,
+        units=options.units,
         precision=options.precision,
     )
     for reason, number in report.ignored.items():

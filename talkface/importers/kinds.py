@@ -11,6 +11,7 @@ import torch
 
 from talkface.checkpoint import instantiate, load_bundle, read_weights, save_bundle
 from talkface.errors import TalkfaceError
+from talkface.importers.auto_avsr import describe_lip_reader
 from talkface.importers.command import KINDS, PRECISIONS, WEIGHTS
 from talkface.importers.compvis import Imported, import_latent_diffusion, import_vqgan
 from talkface.importers.diffusers import import_unet, import_vq_model
@@ -51,6 +52,7 @@ def import_checkpoint(
     image_size: int | None = None,
     num_head_channels: int = 32,
     speech: str | None = None,
+    units: Path | None = None,
     precision: str = "fp32",
 ) -> ImportReport:
     """Write the bundle `out`.
@@ -64,6 +66,7 @@ def import_checkpoint(
         num_head_channels: channels per attention head, thesis-ldm only.
         speech: folder or hub name of the wav2vec 2.0 that the talking face was trained with; the bundle then also gets
             sound encoder and face finder, and `talkface sample-video` runs with it.
+        units: vocabulary of auto-avsr, see `talkface.importers.auto_avsr`.
         precision: of the stored weights, "fp32" or "fp16".
 
     Raises:
@@ -76,7 +79,9 @@ def import_checkpoint(
     ):
         if value not in allowed:
             raise TalkfaceError(f"{name}: {value!r}; allowed: {', '.join(map(str, allowed))}")
-    imported, ignored = _read(Path(path), kind, weights, image_size, num_head_channels)
+    if units is not None and kind != "auto-avsr":
+        raise TalkfaceError(f"--units: {units}; allowed only with --kind auto-avsr")
+    imported, ignored = _read(Path(path), kind, weights, image_size, num_head_channels, units)
     notes = _add_sound(imported, speech)
     imported.meta |= {
         "licence": "that of the imported weights",
@@ -90,7 +95,12 @@ def import_checkpoint(
 
 
 def _read(
-    path: Path, kind: str, weights: str | None, image_size: int | None, num_head_channels: int
+    path: Path,
+    kind: str,
+    weights: str | None,
+    image_size: int | None,
+    num_head_channels: int,
+    units: Path | None,
 ) -> tuple[Imported, Counter[str]]:
     if kind.startswith("diffusers-"):
         if weights == "ema":
@@ -98,6 +108,14 @@ def _read(
                 f"--weights: ema with {kind}; allowed: raw (its folders hold one set of weights)"
             )
         return (import_vq_model if kind == "diffusers-vq" else import_unet)(path, image_size), Counter()
+    if kind == "auto-avsr":
+        if weights == "ema":
+            raise TalkfaceError(
+                "--weights: ema with auto-avsr; allowed: raw (its files hold one set of weights)"
+            )
+        imported = Imported()
+        imported.add("lip_reader", *describe_lip_reader(path, units), path.name)
+        return imported, Counter()
     tensors = Tensors(read_weights(path), path.name)
     if kind == "thesis-ldm":
         imported = import_latent_diffusion(tensors, image_size or 128, weights, num_head_channels)

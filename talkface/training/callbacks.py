@@ -25,6 +25,7 @@ from talkface.diffusion.timesteps import uniform_timesteps
 from talkface.media import to_uint8
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
+from talkface.training.sequences import per_frame
 from talkface.training.start import step_generator
 
 
@@ -145,7 +146,8 @@ class SampleGrid(Callback):
         self._validations += 1
         if (self._validations - 1) % self.every_n_validations:
             return
-        few = {name: value[: self.num_images] for name, value in batch.items()}
+        frames_of = per_frame(batch) if "target" in batch and batch["target"].dim() == 5 else batch
+        few = {name: value[: self.num_images] for name, value in frames_of.items()}
         made = self._sample(pl_module, few)
         rows = [few["masked"], few["reference"], made, few["target"]] if "masked" in few else [made]
         log_picture(trainer, "samples", tile(rows))

@@ -57,7 +57,6 @@ class ClipGuide(nn.Module):
             raise TalkfaceError(
                 f"clip: {type(clip).__name__}; allowed is an ImageTextEncoder of talkface.experts.clip"
             )
-        # a recogniser without the attribute is no recogniser
         if recogniser is not None and not getattr(recogniser, "differentiable", False):
             raise TalkfaceError(
                 f"recogniser: {type(recogniser).__name__} gives no gradients; allowed are ArcFaceRecogniser and what "

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
 from talkface.training.diffusion import DiffusionModule
-
-_MARGIN = 2  # latents around the window, whose decoding the window's pixels see
+from talkface.training.window import Edges, Window
 
 
 class OneStepModule(DiffusionModule):
@@ -40,7 +39,7 @@ class OneStepModule(DiffusionModule):
         self,
         *parts: Any,
         perceptual: nn.Module | None,
-        window: tuple[int, int, int, int],
+        window: Edges,
         latent_weight: float = 0.1,
         pixel_weight: float = 1.0,
         perceptual_weight: float = 0.5,
@@ -51,14 +50,8 @@ class OneStepModule(DiffusionModule):
             raise TalkfaceError(
                 f"timesteps: {len(self.levels)} noise levels; allowed is one, the sampler's only step"
             )
-        # to mypy an attribute of a Module is a Tensor or a Module; every first stage has these two
-        self.factor = int(self.first_stage.downsample_factor)  # type: ignore[arg-type]
-        if any(edge % self.factor for edge in window) or window[0] >= window[2] or window[1] >= window[3]:
-            raise TalkfaceError(
-                f"window: {window}; allowed: left < right, top < bottom, multiples of {self.factor} pixels"
-            )
         self.perceptual = None if perceptual is None else perceptual.eval().requires_grad_(False)
-        self.window = window
+        self.window = Window(self.first_stage, window)
         self.latent_weight, self.pixel_weight, self.perceptual_weight = (
             latent_weight,
             pixel_weight,
@@ -68,8 +61,8 @@ class OneStepModule(DiffusionModule):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Tensor:
         made = self.denoise(batch, generator, drop)
         with torch.no_grad():
-            unchanged = self._decode(made.inputs["guide_latents"])
-        painted = self._decode(made.clean)
+            unchanged = self.window.decode(made.inputs["guide_latents"])
+        painted = self.window.decode(made.clean)  # clamping as the pipeline does would stop the gradient
         shown = batch["guide_pixels"] + painted - unchanged
         if "guide" in made.drops:  # without a guide the painting itself is shown
             shown = torch.where(made.drops["guide"].to(shown.device)[:, None, None, None], painted, shown)
@@ -78,14 +71,3 @@ class OneStepModule(DiffusionModule):
         if self.perceptual is not None:
             total = total + self.perceptual_weight * self.perceptual(shown, target).mean()
         return total
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        """The window's pixels (B, 3, h, w) of latents (B, C, h, w), float32."""
-        left, top, right, bottom = (edge // self.factor for edge in self.window)
-        from_left, from_top = max(0, left - _MARGIN), max(0, top - _MARGIN)
-        part = latents[:, :, from_top : bottom + _MARGIN, from_left : right + _MARGIN]
-        # decode: see `factor`; not clamped as the pipeline does it, which would stop the gradient
-        pixels = self.first_stage.decode(part).float()  # type: ignore[operator]
-        y, x = (top - from_top) * self.factor, (left - from_left) * self.factor
-        height, width = (bottom - top) * self.factor, (right - left) * self.factor
-        return pixels[:, :, y : y + height, x : x + width]

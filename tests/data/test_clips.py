@@ -12,7 +12,14 @@ import pytest
 
 from talkface.data import EMOTIONS, Corpus
 from talkface.data.base import unpack_masks
-from talkface.data.synthetic.clips import SyntheticRecipe, make_clip, plan_clips, prepare_synthetic
+from talkface.data.synthetic.clips import (
+    SyntheticRecipe,
+    corpus_writer,
+    make_clip,
+    plan_clips,
+    prepare_synthetic,
+)
+from talkface.data.synthetic.sentences import loose_words, sentence
 from talkface.errors import TalkfaceError
 
 pytest.importorskip("espeakng_loader")
@@ -116,11 +123,45 @@ def test_a_clip_depends_on_its_plan_only() -> None:
         ({"identities": 0}, "identities: 0"),
         ({"identities": 1}, "leave none for training"),
         ({"max_seconds": 0.01}, "less than two frames"),
+        ({"view": "lips"}, "view: .lips.; allowed face, mouth"),
+        ({"loose_words": 1.5}, "loose_words: 1.5; allowed 0 to 1"),
     ],
 )
 def test_impossible_recipes_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(TalkfaceError, match=message):
         SyntheticRecipe(**options)  # type: ignore[arg-type]
+
+
+def test_the_mouth_view_shows_the_mouth_in_the_middle() -> None:
+    face = replace(TINY, size=64, max_seconds=1.0, seed=4)
+    mouth = replace(face, view="mouth")
+    plan = next(plan for plans in plan_clips(face).values() for plan in plans)
+    assert plan == next(plan for plans in plan_clips(mouth).values() for plan in plans)
+    whole, close = (make_clip(recipe, plan).truth["landmarks"][:, 48:68] for recipe in (face, mouth))
+    assert np.abs(close.mean((0, 1)) - 32).max() < 3
+    widths = [float(np.ptp(points[..., 0], axis=1).mean()) for points in (whole, close)]
+    assert 1.6 < widths[1] / widths[0] < 2.2
+    assert close.min() > 4 and close.max() < 60
+
+
+def test_settings_that_are_left_alone_are_not_part_of_the_recipe(tmp_path: Path) -> None:
+    """A corpus from before there were views is still complete."""
+    plain = corpus_writer(tmp_path / "a", TINY).info["config"]["recipe"]
+    assert "view" not in plain and "loose_words" not in plain
+    changed = corpus_writer(tmp_path / "b", replace(TINY, view="mouth", loose_words=0.5)).info["config"][
+        "recipe"
+    ]
+    assert changed["view"] == "mouth" and changed["loose_words"] == 0.5
+
+
+def test_loose_words_are_not_those_of_the_test_split() -> None:
+    said = {word for seed in range(400) for word in loose_words(seed).rstrip(".").split()}
+    held_out, trained = (
+        {word for seed in range(2000) for word in sentence(seed, split).lower().strip(".?").split()}
+        for split in ("test", "train")
+    )
+    assert len(said) > 300 and not said & (held_out - trained)
+    assert loose_words(5) == loose_words(5) != loose_words(6)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

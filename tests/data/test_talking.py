@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from talkface.data import Corpus
 from talkface.data.features import FeatureStore, compute_features, encoder_key
 from talkface.data.order import EpochSampler
-from talkface.data.talking import TalkingDataset
+from talkface.data.talking import SOUND_MARGIN, TalkingDataset
 from talkface.errors import TalkfaceError
 
 RATE = 50.0
@@ -54,6 +54,7 @@ def test_shapes_ranges_and_mask(train_corpus: Corpus, features: FeatureStore) ->
         "masked": (3, 32, 32),
         "mask": (1, 32, 32),
         "landmarks": (48, 2),
+        "points": (68, 2),
         "audio": (7, 2),
         "emotion": (),
         "clip": (),
@@ -106,6 +107,38 @@ def test_sequences_are_consecutive(train_corpus: Corpus, features: FeatureStore)
     assert [round(grey(picture)) for picture in item["target"]] == pytest.approx(
         item["frame"].tolist(), abs=1
     )
+
+
+def test_sound_of_a_sequence_has_its_middle_in_the_middle(train_corpus: Corpus) -> None:
+    data = TalkingDataset(train_corpus, image_size=16, alignment="none", sequence_length=5, with_sound=True)
+    rate, clip = train_corpus.sample_rate, data.corpus.clips[0]
+    whole = torch.from_numpy(train_corpus.read_audio(clip))
+    for key in range(0, 10 * len(data), len(data)):
+        item = data[key]
+        assert item["sound"].shape == (round((5 / 25 + 2 * SOUND_MARGIN) * rate),)
+        middle = round((int(item["frame"][0]) + 2.5) / 25 * rate)
+        half = min(1000, middle, len(whole) - middle)
+        centre = len(item["sound"]) // 2
+        assert torch.equal(item["sound"][centre - half : centre + half], whole[middle - half : middle + half])
+        if middle < centre:
+            assert (item["sound"][: centre - middle] == 0).all()
+
+
+def test_a_clip_without_landmarks_is_named(train_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = TalkingDataset(train_corpus, image_size=16, sequence_length=4)
+    clip = data.corpus.clips[1]
+    read = Corpus.read_truth
+
+    def damaged(self, entry, names=None):
+        truth = read(self, entry, names)
+        if entry.id == clip.id:
+            truth["landmarks"] = np.full_like(truth["landmarks"], np.nan)
+        return truth
+
+    monkeypatch.setattr(Corpus, "read_truth", damaged)
+    with pytest.raises(TalkfaceError, match=f"clip {clip.id} in .* has no landmarks in frame"):
+        data[1]
+    data[0]
 
 
 def test_mask_of_the_thesis_starts_above_the_lips(train_corpus: Corpus) -> None:

@@ -59,7 +59,7 @@ def test_the_window_is_the_window_of_the_decoded_picture(tiny: SimpleNamespace) 
     for window in (WINDOW, (0, 0, 4, 16), (1, 15, 16, 16)):
         left, top, right, bottom = window
         assert torch.equal(
-            module(tiny, window=window)._decode(latents), latents[:, :, top:bottom, left:right]
+            module(tiny, window=window).window.decode(latents), latents[:, :, top:bottom, left:right]
         )
 
 
@@ -88,7 +88,7 @@ def test_without_a_guide_the_painting_itself_is_shown(
 ) -> None:
     one = module(tiny, drop_rate=1.0, latent_weight=0.0, perceptual=None)
     made = one.denoise(batch, step_generator(0, 0), drop=True)
-    expected = (one._decode(made.clean) - batch["target_pixels"]).abs().mean()
+    expected = (one.window.decode(made.clean) - batch["target_pixels"]).abs().mean()
     assert float(one.loss(batch, step_generator(0, 0), drop=True)) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -27,7 +27,7 @@ from talkface.data.synthetic.appearance import sample_person
 from talkface.data.synthetic.motion import performance
 from talkface.data.synthetic.phonemes import PHONEMES
 from talkface.data.synthetic.scene import Scene, render
-from talkface.data.synthetic.sentences import sentence
+from talkface.data.synthetic.sentences import loose_words, sentence
 from talkface.data.synthetic.visemes import VISEMES, SpeakingStyle
 from talkface.data.synthetic.voices import HELD_OUT_FAMILY, SAMPLE_RATE, Utterance, Voice, speak
 from talkface.data.synthetic.workers import write_shards
@@ -44,6 +44,9 @@ VOICE_LICENCES = {
     "flite": "output of flite voices (BSD-style licence, Carnegie Mellon University)",
     "piper": "output of the piper voice en_US-joe-medium (CC0-1.0)",
 }
+VIEWS = ("face", "mouth")
+MOUTH_FACE_SCALE = 1.5
+"""Share of the picture's side that the canonical face crop takes in the mouth view."""
 GENERATOR_VERSION = 2
 """Raise when the same recipe gives other clips."""
 
@@ -66,6 +69,9 @@ class SyntheticRecipe:
         supersample: pictures are drawn this many times larger and averaged.
         quality: of the JPEG frames.
         clips_per_shard: the unit of work of one worker and of resuming.
+        view: "face", or "mouth": mouth and surroundings fill the picture, for what reads lips. It draws a quarter of
+            the pixels of a face that shows the mouth as large.
+        loose_words: share of the clips of train and val that say common words without order instead of a sentence.
     """
 
     identities: int = 200
@@ -81,6 +87,8 @@ class SyntheticRecipe:
     supersample: int = 2
     quality: int = 95
     clips_per_shard: int = 20
+    view: str = "face"
+    loose_words: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("identities", "clips_per_identity", "size", "supersample", "clips_per_shard"):
@@ -90,6 +98,10 @@ class SyntheticRecipe:
             raise TalkfaceError(
                 f"max_seconds {self.max_seconds} at {self.fps} fps is less than two frames; raise max_seconds"
             )
+        if self.view not in VIEWS:
+            raise TalkfaceError(f"view: {self.view!r}; allowed {', '.join(VIEWS)}")
+        if not 0 <= self.loose_words <= 1:
+            raise TalkfaceError(f"loose_words: {self.loose_words}; allowed 0 to 1")
         counts = self.split_counts()
         if counts["train"] < 1:
             raise TalkfaceError(
@@ -166,8 +178,10 @@ def choose_utterance(recipe: SyntheticRecipe, plan: ClipPlan) -> Utterance:
     voices = voices_of(recipe, plan.split)
     voice = voices[int(plan.voice_draw * len(voices))]
     kind = "test" if plan.split == "test" else "train"
+    loose = kind == "train" and (plan.sentence_seed % 1009) / 1009 < recipe.loose_words
     for attempt in range(8):
-        utterance = speak(voice, sentence(plan.sentence_seed + attempt, kind))
+        number = plan.sentence_seed + attempt
+        utterance = speak(voice, loose_words(number) if loose else sentence(number, kind))
         if utterance.duration <= recipe.max_seconds:
             return utterance
     end = recipe.max_seconds
@@ -192,12 +206,16 @@ def make_clip(recipe: SyntheticRecipe, plan: ClipPlan, device: str = "cpu") -> C
     )
     head = load_head(device)
     actions, pose = played.actions.astype(np.float32), played.pose.astype(np.float32)
+    person, scene = sample_person(plan.person_seed, head), Scene(plan.scene_seed)
+    if recipe.view == "mouth":
+        scene.face_scale *= MOUTH_FACE_SCALE / 0.8
+        scene.centre_on_mouth(head, person, torch.from_numpy(pose).to(device))
     rendered = render(
         head,
-        sample_person(plan.person_seed, head),
+        person,
         torch.from_numpy(actions).to(device),
         torch.from_numpy(pose).to(device),
-        Scene(plan.scene_seed),
+        scene,
         size=recipe.size,
         supersample=recipe.supersample,
         device=device,
@@ -238,6 +256,9 @@ def as_array(values: Any) -> np.ndarray:
 def corpus_writer(folder: str | Path, recipe: SyntheticRecipe) -> CorpusWriter:
     """The writer of this recipe; raises when the folder holds another one."""
     recipe_settings = asdict(recipe) | {"families": recipe.families and list(recipe.families)}
+    for name, default in (("view", "face"), ("loose_words", 0.0)):
+        if recipe_settings[name] == default:  # corpora from before these settings stay the same recipe
+            del recipe_settings[name]
     config = {
         "recipe": recipe_settings,
         "generator_version": GENERATOR_VERSION,

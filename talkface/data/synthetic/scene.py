@@ -25,7 +25,7 @@ from talkface.data.synthetic.shading import Light, Surface, shade_layer, shade_s
 from talkface.data.synthetic.texture import paint
 from talkface.data.synthetic.wear import KINDS, Rigid, build_glasses, build_long_hair, layer_faces
 from talkface.head import PARTS, HeadModel, rasterize_fragments
-from talkface.head.model import vertex_normals
+from talkface.head.model import ACTIONS, vertex_normals
 
 _ANCHORS = ((0.365, 0.36), (0.635, 0.36), (0.5, 0.554))
 """Places of the eye centres and the nose base in the canonical crop."""
@@ -115,6 +115,18 @@ class Scene:
         x = size * (0.5 + self.shift[0]) - focal * float(middle.real)
         y = size * (0.5 + self.shift[1]) - focal * float(middle.imag)
         return focal, x, y
+
+    def centre_on_mouth(self, head: HeadModel, person: Person, pose: Tensor) -> None:
+        """Change `shift` so that the lips of a clip with the poses (T, 6) lie around the middle of the picture."""
+        identity = person.identity.to(pose.device)[None]
+        neutral = head(identity, torch.zeros(1, len(ACTIONS), device=pose.device))[0]
+        focal, x, y = self.focal_and_centre(head, neutral, 1)
+        lips = neutral[head.landmarks[48:68]].expand(len(pose), -1, -1)
+        moved = move(lips, pose, torch.ones(lips.shape[1], device=pose.device))
+        depth = self.distance - moved[..., 2]
+        across = x + focal * float((moved[..., 0] / depth).mean())
+        down = y - focal * float((moved[..., 1] / depth).mean())
+        self.shift = (self.shift[0] + 0.5 - across, self.shift[1] + 0.5 - down)
 
 
 @torch.no_grad()

@@ -1,0 +1,183 @@
+"""Finetune the default bundle with a lip reader: its one step is decoded, laid over the guide, and read.
+
+    python scripts/finetune_lips.py --corpus corpora/synth --work runs/lips --reader reader0.safetensors --minutes 20
+
+Draws sequences of the training split (stage `sequences`), trains network and conditioner (`tune`), and writes a bundle
+whose meta names the experts that guided it (`pack`). Every stage goes on where it stopped; the corpus has 25 frames a
+second. Judge the result with another reader: scripts/evaluate_lips.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from bundle_data import masked_window
+from lip_data import Sequences, draw_sequences
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from talkface import TalkingFacePipeline
+from talkface.checkpoint import instantiate, load_bundle, save_bundle
+from talkface.data.base import Corpus
+from talkface.diffusion.timesteps import uniform_timesteps
+from talkface.errors import TalkfaceError
+from talkface.experts.registry import load_expert
+from talkface.experts.vision import LPIPS
+from talkface.training.callbacks import EMAWeights
+from talkface.training.lip_finetune import LipFinetuneModule
+from talkface.training.lip_objective import LipObjective
+
+STAGES = ("sequences", "tune", "pack")
+
+
+class Few(nn.Module):
+    """A perceptual distance of every n-th picture: the costliest term, at a fraction of its price."""
+
+    def __init__(self, distance: nn.Module, every: int) -> None:
+        super().__init__()
+        self.distance, self.every = distance, every
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        return self.distance(images[:: self.every], others[:: self.every])
+
+
+def sequences(options: argparse.Namespace) -> None:
+    """Sequences of people who speak, with their guides."""
+    pipeline = TalkingFacePipeline.from_pretrained(options.bundle, device="cpu")
+    corpus = Corpus(options.corpus, "train")
+    seconds = 60 * options.draw_minutes
+    draw_sequences(
+        corpus, pipeline, options.work / "train", options.frames, options.rounds, seconds, options.seed
+    )
+
+
+def tune(options: argparse.Namespace) -> None:
+    """The sampler's only step, judged by the reader and by its pixels."""
+    bundle = load_bundle(options.bundle)
+    data = Sequences(options.work / "train", bundle.part("first_stage"))
+    network, conditioner = bundle.part("network"), bundle.part("conditioner")
+    for part in (network, conditioner):
+        part.requires_grad_(True)
+    perceptual = Few(LPIPS("vgg", options.lpips_backbone), 8) if options.perceptual else None
+    objective = LipObjective(
+        load_expert(options.reader),
+        None if options.sync is None else load_expert(options.sync),
+        perceptual,
+        features=options.features,
+        reading=options.reading,
+        pixel=options.pixel,
+        perceptual_weight=options.perceptual,
+        temporal=options.temporal,
+        sync_weight=options.sync_weight,
+    )
+    module = LipFinetuneModule(
+        objective=objective,
+        network=network,
+        first_stage=bundle.part("first_stage"),
+        schedule=bundle.build("schedule"),
+        conditioner=conditioner,
+        prediction_type=str(bundle.value("prediction_type")),
+        timesteps=uniform_timesteps(1, spacing="trailing").tolist(),
+        tune_steps=1,
+        shared_noise=True,
+        over_guide=True,
+        window=masked_window(),
+        latent_weight=options.latent,
+        checkpointing=False,
+        learning_rate=options.learning_rate,
+        betas=(0.9, 0.99),
+        warmup_steps=20,
+        seed=options.seed,
+    )
+    checkpoints = ModelCheckpoint(
+        dirpath=options.work / "tune",
+        save_last=True,
+        every_n_train_steps=25,
+        save_top_k=0,
+        save_on_exception=True,
+        enable_version_counter=False,
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        precision="bf16-mixed",
+        max_time=timedelta(minutes=options.minutes),
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        callbacks=[checkpoints, EMAWeights(0.99)],
+        logger=CSVLogger(options.work / "tune", name="log", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+    last = options.work / "tune" / "last.ckpt"
+    loader = DataLoader(data, batch_size=options.batch_size, shuffle=True, drop_last=True)
+    trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None)
+    kept = {name: getattr(module, name).state_dict() for name in ("network", "conditioner")}
+    torch.save(kept | {"guided_by": objective.guided_by}, options.work / "tuned.pt")
+
+
+def pack(options: argparse.Namespace) -> None:
+    """The bundle with the finetuned parts in place."""
+    bundle = load_bundle(options.bundle)
+    tuned = torch.load(options.work / "tuned.pt", weights_only=True)
+    parts = dict(bundle.parts)
+    for name in ("network", "conditioner"):
+        parts[name] = instantiate(bundle.specs[name]).eval()
+        parts[name].load_state_dict(tuned[name])
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    meta = bundle.meta | {"guided_by": [*bundle.meta.get("guided_by", []), *tuned["guided_by"]]}
+    save_bundle(options.work / "bundle", parts, bundle.specs, card, meta)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--corpus", type=Path, required=True, help="synthetic corpus of 25 frames a second")
+    add("--work", type=Path, required=True, help="folder of everything in between; the bundle is WORK/bundle")
+    add("--stage", choices=STAGES, nargs="*", default=STAGES)
+    add("--bundle", default="default", help="what is finetuned")
+    add("--reader", type=Path, help="the lip reader that guides (scripts/train_expert.py lips)")
+    add("--sync", type=Path, help="a sync expert that guides too")
+    add("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")
+    add("--minutes", type=float, default=20, help="time for training")
+    add("--draw-minutes", type=float, default=10, help="time for drawing sequences")
+    add("--rounds", type=int, default=2, help="sequences of each clip")
+    add("--frames", type=int, default=16, help="of a sequence")
+    add("--batch-size", type=int, default=1, help="sequences")
+    add("--features", default="sequence", choices=("frames", "sequence"))
+    add("--reading", type=float, default=1.0, help="weight of the reader's cosine distance")
+    add("--latent", type=float, default=0.1, help="weight of the squared error of the latents")
+    add("--pixel", type=float, default=1.0, help="weight of the absolute difference of pixels")
+    add("--perceptual", type=float, default=0.5, help="weight of LPIPS; 0: none")
+    add("--temporal", type=float, default=0.5, help="weight of the difference of changes")
+    add("--sync-weight", type=float, default=0.05)
+    add("--learning-rate", type=float, default=5e-5)
+    add("--seed", type=int, default=7)
+    options = parser.parse_args()
+    if "tune" in options.stage and options.reader is None:
+        raise TalkfaceError("--reader: none; allowed: the .safetensors of a lip reader that guides")
+    pl.seed_everything(options.seed)
+    for stage in options.stage:
+        started = time.monotonic()
+        globals()[stage](options)
+        print(f"{stage}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except TalkfaceError as error:
+        print(f"finetune_lips: error: {error}", file=sys.stderr)
+        sys.exit(2)
