@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface.adapters import add_lora
+from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.diffusion.tuning import denoise_with_gradients
 from talkface.errors import TalkfaceError
@@ -53,7 +54,7 @@ class ClipFinetuneModule(DiffusionModule):
         network: nn.Module,
         first_stage: nn.Module,
         schedule: NoiseSchedule,
-        conditioner: Any,
+        conditioner: ConditionerSet,
         guide: ClipGuide,
         judge: nn.Module | str | None = None,
         path: EditPath | None = None,
