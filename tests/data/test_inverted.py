@@ -33,17 +33,9 @@ def folder(tmp_path: Path) -> Path:
                 image = np.full((16, 16, 3), 20 + 9 * number + 3 * (split == "val"), np.uint8)
                 data = cv2.imencode(".jpg", image)[1].tobytes()
                 points = np.zeros((1, 68, 2), np.float32)
-                shard.add(
-                    Clip(
-                        f"{split}{number:02}",
-                        f"{split}{number}",
-                        [data],
-                        split=split,
-                        emotion=label,
-                        truth={"landmarks": points},
-                    )
-                )
-    writer.finish()
+                name = f"{split}{number:02}"
+                shard.add(Clip(name, split, name, [data], truth={"landmarks": points}, emotion=label))
+    writer.finish(["train", "val"])
     return tmp_path / "c"
 
 
@@ -139,12 +131,12 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
     invert_pictures(data, [0], tmp_path / "k", Inverter())
     path = place_of(tmp_path / "k", data.pictures[0])
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(TalkfaceError, match="inverted picture: .* is missing or damaged; delete it"):
+    with pytest.raises(TalkfaceError, match=r"inverted picture: .* is missing or damaged; delete it"):
         InvertedPictures(data, [0], [1], tmp_path / "k")[0]
 
 
 def test_mistakes_of_the_module(folder: Path) -> None:
-    with pytest.raises(TalkfaceError, match="targets: .'glad'.; allowed: neutral, happy"):
+    with pytest.raises(TalkfaceError, match=r"targets: .'glad'.; allowed: neutral, happy"):
         InvertedDataModule(str(folder), targets=["glad"])
     with pytest.raises(TalkfaceError, match="targets: none"):
         InvertedDataModule(str(folder), targets=[])
