@@ -87,8 +87,8 @@ class ClipFinetuneModule(DiffusionModule):
         judge = load_expert(judge) if isinstance(judge, str) else judge
         # in a tuple: experts are no part of the model, and of its checkpoints
         self._experts = (guide, None if judge is None else judge.eval().requires_grad_(False))
-        self.start_from, self.lora_rank = start_from, lora_rank
-        self.conditioner.requires_grad_(False)
+        self.origin, self.lora_rank = start_from, lora_rank
+        conditioner.requires_grad_(False)
 
     @property
     def guide(self) -> ClipGuide:
@@ -103,8 +103,8 @@ class ClipFinetuneModule(DiffusionModule):
     def setup(self, stage: str) -> None:
         if (judge := self._experts[1]) is not None:
             check_judge(judge, self.guide.fingerprints())
-        if self.start_from is not None:
-            load_base(self, self.start_from)
+        if self.origin is not None:
+            load_base(self, self.origin)
         if stage == "fit":
             for expert in (self, *self._experts):
                 if expert is not None:
@@ -120,20 +120,20 @@ class ClipFinetuneModule(DiffusionModule):
         if "reference_latents" in batch:
             guide = batch["reference_latents" if own else "guide_latents"]
             shown = {"reference": batch["reference_latents"], "guide": guide}
+        conditioner: Any = self.conditioner
         return edit_predictor(
-            self.network, self.conditioner, self.schedule, self.prediction_type, labels, scale, shown
-        )  # type: ignore[arg-type]
+            self.network, conditioner, self.schedule, self.prediction_type, labels, scale, shown
+        )
 
     @torch.no_grad()
     def inverted(self, images: Tensor, labels: Tensor, guides: Tensor | None) -> dict[str, Tensor]:
         """What is kept of pictures (B, 3, S, S) with labels (B,) and perhaps guides (B, T, 3, S, S)."""
-        latents = self.first_stage.encode(images)  # type: ignore[operator]
-        made = {"source": self.first_stage.decode(latents).clamp(-1, 1)}  # type: ignore[operator]
+        stage: Any = self.first_stage
+        latents = stage.encode(images)
+        made = {"source": stage.decode(latents).clamp(-1, 1)}
         if guides is not None:
             made["reference_latents"] = latents
-            made["guide_latents"] = self.first_stage.encode(guides.flatten(0, 1)).unflatten(
-                0, guides.shape[:2]
-            )  # type: ignore[operator]
+            made["guide_latents"] = stage.encode(guides.flatten(0, 1)).unflatten(0, guides.shape[:2])
         solver, times = self.path.inversion(self.schedule)
         predict = self.predictor(labels, self.path.source_scale, made, own=True)
         return made | {"noisy_latents": solver.sample(predict, latents, times)}
@@ -196,7 +196,7 @@ class ClipFinetuneModule(DiffusionModule):
     def about(self) -> dict[str, Any]:
         """What is to be known of a result: base, experts, settings; JSON values."""
         return {
-            "start_from": self.start_from,
+            "start_from": self.origin,
             "guided_by": self.guide.fingerprints(),
             "guidance_scale": self.path.guidance_scale,
             "strength": self.path.strength,
