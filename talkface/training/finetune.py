@@ -17,12 +17,12 @@ from talkface.adapters import add_lora
 from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.diffusion.tuning import denoise_with_gradients
-from talkface.errors import TalkfaceError
 from talkface.experts.registry import check_judge, load_expert
 from talkface.head.emotions import EMOTIONS
 from talkface.training.clip_guide import ClipGuide
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.edit_path import EditPath, edit_predictor
+from talkface.training.finite import gradients_of, stop_unless_finite
 from talkface.training.start import load_base, step_generator
 
 
@@ -151,7 +151,8 @@ class ClipFinetuneModule(DiffusionModule):
         edited = self.edit(batch, self.path.memory, step_generator(self.seed, 2, number, self.global_rank))
         terms = self.guide(edited, batch["source"], batch["label"], batch["target"])
         loss = self.guide.total(terms)
-        self._check_finite(loss, batch, batch_idx, "the loss")
+        self._taken = batch, batch_idx
+        stop_unless_finite(loss.detach(), "the loss", self, batch, batch_idx)
         self.log_dict({f"train/{name}": term.mean() for name, term in terms.items()})
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -174,21 +175,8 @@ class ClipFinetuneModule(DiffusionModule):
             self.log(name, own.mean(), sync_dist=True, batch_size=len(own))
 
     def on_after_backward(self) -> None:
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-            self._check_finite(torch.tensor(torch.nan), self._batch[0], self._batch[1], "the gradient")
-
-    def _check_finite(self, value: Tensor, batch: dict[str, Tensor], batch_idx: int, what: str) -> None:
-        """Stop before the weights are touched. Raises: TalkfaceError, with the batch."""
-        self._batch = batch, batch_idx
-        if bool(value.isfinite()):
-            return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        shown = ", ".join(data.picture_names(batch["number"].tolist()))
-        raise TalkfaceError(
-            f"{what} is {float(value):g} in batch {batch_idx} of epoch {self.current_epoch} (pictures {shown}); the "
-            "weights before it are in the last checkpoint; lower learning_rate, or leave these pictures out"
-        )
+        gradients = gradients_of(p for p in self.parameters() if p.requires_grad)
+        stop_unless_finite(gradients, "the gradient", self, *self._taken)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["finetuned"] = self.about()
