@@ -33,6 +33,7 @@ from talkface.pipelines.device import choose_device
 from talkface.pipelines.edited_face import Face
 from talkface.pipelines.emotion_edit import EmotionEditPipeline
 from talkface.pipelines.expression import single
+from talkface.pipelines.latent_editing import EditSettings
 from talkface.portrait.crop import AlignedCrop
 from talkface.portrait.sheet import sheet
 
@@ -139,7 +140,7 @@ def figure(options: argparse.Namespace) -> str:
         cut = AlignedCrop.from_matrix(picture, whole, len(picture))
         face = Face(picture, cut, np.ones(picture.shape[:2]), 1, faces.points[index])
         for name, pipeline in pipelines.items():
-            settings = pipeline.defaults.__class__(
+            settings = EditSettings(
                 strength=500, num_inference_steps=options.steps, guidance_scale=options.scale,
                 inversion_guidance_scale=1.0, start="picture",
             )  # fmt: skip

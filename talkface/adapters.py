@@ -172,6 +172,7 @@ def save_adapter(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=header)
+        temporary.chmod(0o644)  # written for the owner only, but given away
         os.replace(temporary, path)
     except OSError as error:
         raise TalkfaceError(f"cannot write the adapter {path}: {error.strerror or error}") from error
