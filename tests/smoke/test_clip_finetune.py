@@ -130,5 +130,6 @@ def test_the_papers_configuration_finetunes_and_edits(
         assert cli.main([*edit, *model, "--out", f"{name}.png"]) == 0
         assert read_image(f"{name}.png").shape == (64, 64, 3)
     capsys.readouterr()
-    assert cli.main([*edit, "--checkpoint", str(kept / "last.ckpt"), "--out", "no.png"]) == 2
+    [adapted] = kept.glob("last-v*.ckpt")  # the second run in this folder
+    assert cli.main([*edit, "--checkpoint", str(adapted), "--out", "no.png"]) == 2
     assert "is the training of an adapter" in capsys.readouterr().err
