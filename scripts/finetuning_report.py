@@ -37,6 +37,7 @@ from talkface.pipelines.latent_editing import EditSettings
 from talkface.portrait.crop import AlignedCrop
 from talkface.portrait.sheet import sheet
 
+FIGURE = "clip_finetuning.jpg"
 TARGETS = ("happy", "sad", "surprised", "fear", "disgusted", "angry")
 
 
@@ -48,7 +49,13 @@ def parser() -> argparse.ArgumentParser:
     add("--after", nargs="+", required=True, metavar="NAME=FOLDER", help="--work of finetuned ones")
     add("--about", type=Path, help="text (markdown) on how they were trained, put below the tables")
     add("--out", type=Path, default=Path("docs/results/clip_finetuning.md"))
-    add("--faces", nargs="*", default=[], metavar="NAME=BUNDLE[+ADAPTER]", help="models of the figure")
+    add(
+        "--faces",
+        nargs="*",
+        default=[],
+        metavar="NAME=BUNDLE[+ADAPTER]",
+        help="models of the figure; without, the one that is there",
+    )
     add("--corpus", type=Path, help="of the figure's faces, split test")
     add("--skip", type=int, default=0, metavar="N", help="leave out the first N faces")
     add("--people", type=positive, default=3, metavar="N", help="faces in the figure (default: 3)")
@@ -149,7 +156,7 @@ def figure(options: argparse.Namespace) -> str:
             [edits] = pipeline([face], told, source=source, settings=settings)
             rows.append([picture, *(one.face for one in edits)])
             names.append(name)
-    path = options.out.with_name("clip_finetuning.jpg")
+    path = options.out.with_name(FIGURE)
     write_image(path, sheet(rows, names, ["picture", *TARGETS]), {"scale": options.scale})
     return path.name
 
@@ -157,6 +164,8 @@ def figure(options: argparse.Namespace) -> str:
 def main() -> int:
     """Write the page."""
     options = parser().parse_args()
+    there = options.out.with_name(FIGURE)
+    drawn = figure(options) if options.faces else there.name if there.is_file() else None
     folders = {"before": Rows(options.before)} | {
         name: Rows(Path(folder)) for name, folder in named(options.after).items()
     }
@@ -178,13 +187,13 @@ def main() -> int:
     ]
     if options.about is not None:
         lines += [options.about.read_text().rstrip(), ""]
-    if options.faces:
-        name = figure(options)
+    if drawn is not None:
         lines += [
-            f"Guidance {options.scale:g}, in every block of rows one person and below each other the models:",
+            f"Guidance {options.scale:g}; in every block of rows one person, the models below each other:",
+            "",
+            f"![faces before and after]({drawn})",
             "",
         ]
-        lines += [f"![faces before and after]({name})", ""]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     text = "\n".join(lines)
     options.out.write_text(text)
