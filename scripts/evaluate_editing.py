@@ -27,12 +27,14 @@ from editing_report import ACCURACY, EQUAL, Rows, report
 from measuring import positive, run
 from torch import Tensor
 
+from talkface.adapters import split_adapter
 from talkface.arguments import number, whole
 from talkface.checkpoint import instantiate
 from talkface.data.base import Corpus
 from talkface.data.labelled import LabelledPictures
 from talkface.errors import TalkfaceError
 from talkface.experts.identity import DlibRecogniser
+from talkface.experts.registry import check_judge
 from talkface.experts.vision import LPIPS
 from talkface.media import to_tensor, to_uint8, write_image
 from talkface.metrics.paired import psnr, region_lpips, ssim
@@ -99,11 +101,14 @@ def read_judge(path: Path | None, pipeline: EmotionEditPipeline) -> Callable[[Te
 
 
 def make_judges(options: argparse.Namespace, pipeline: EmotionEditPipeline) -> Judges:
-    """Those that are asked for. Raises: TalkfaceError: weights or packages are absent."""
+    """Those that are asked for. Raises: TalkfaceError: weights or packages are absent; the judge guided the model."""
+    judge = read_judge(options.judge, pipeline)
+    if pipeline.guided_by:
+        module = pipeline.classifier if options.judge is None else judge
+        # to mypy a judge is a function; both kinds are Modules
+        check_judge(module, pipeline.guided_by, options.allow_same_expert)  # type: ignore[arg-type]
     distance = LPIPS("alex", options.lpips_backbone) if options.lpips_backbone else None
-    return Judges(
-        read_judge(options.judge, pipeline), distance, DlibRecogniser() if options.identity else None
-    )
+    return Judges(judge, distance, DlibRecogniser() if options.identity else None)
 
 
 def batches(corpus: Corpus, size: int, limit: int | None, batch: int) -> Iterator[Faces]:
@@ -327,6 +332,8 @@ def parser() -> argparse.ArgumentParser:
     add("--figures", type=positive, default=6, metavar="N", help="faces in the figures (default: 6)")
     add("--no-figures", action="store_true", help="write the table only")
     add("--report", action="store_true", help="measure nothing; write what there is")
+    add("--adapter", metavar="FILE[:NAME]", help="a finetuned adapter of the bundle")
+    add("--allow-same-expert", action="store_true", help="also judge by an expert that guided the finetuning")
     add("--device", default="auto")
     return made
 
@@ -338,6 +345,8 @@ def main() -> int:
     pipeline = EmotionEditPipeline.from_pretrained(
         options.bundle, choose_device(options.device), finder=object(), group=options.batch_size
     )
+    if options.adapter is not None:
+        pipeline.add_adapter(*split_adapter(options.adapter))
     rows = Rows(options.work)
     table = Table(options, pipeline, make_judges(options, pipeline), rows)
     about = pipeline.describe(table.settings(3.0, 500)) | {
@@ -345,6 +354,7 @@ def main() -> int:
         "split": options.split,
         "judge": "the bundle's own classifier" if options.judge is None else options.judge.name,
         "inversion_guidance_scale": options.inversion_guidance_scale or "the same",
+        "adapter": options.adapter,
     }
     rows.check(about)
     cells = sorted(

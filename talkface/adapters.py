@@ -82,7 +82,7 @@ def add_lora(
             f"{', '.join([path for path, _ in _layers(network)][-3:])}"
         )
     _inject(network, layers, rank, float(rank if alpha is None else alpha), name)
-    trained = [matrix for _, one in _branches(network, name) for matrix in one.values()]
+    trained: list[nn.Parameter] = [matrix for _, one in _branches(network, name) for matrix in one.values()]
     for parameter in trained:
         parameter.requires_grad_(True)
     return trained
@@ -146,7 +146,9 @@ def save_adapter(
         raise TalkfaceError(f"adapter: {name}; the network has {', '.join(adapter_names(network)) or 'none'}")
     if not _NAME.fullmatch(stored):
         raise TalkfaceError(f"adapter name: {stored!r}; allowed are letters, digits, _ and -")
-    key, adapters, tensors = network_key(network), {}, {}
+    key = network_key(network)
+    adapters: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, Tensor] = {}
     if path.is_file():
         adapters, tensors = _read(path)
         others = {known: one for known, one in adapters.items() if one["network"] != key and known != stored}
@@ -170,6 +172,7 @@ def save_adapter(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=header)
+        temporary.chmod(0o644)  # written for the owner only, but given away
         os.replace(temporary, path)
     except OSError as error:
         raise TalkfaceError(f"cannot write the adapter {path}: {error.strerror or error}") from error
@@ -266,7 +269,7 @@ def _is_meant(path: str, targets: Sequence[str]) -> bool:
     return any(path == one or path.endswith(f".{one}") for one in targets)
 
 
-def _branches(network: nn.Module, name: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _branches(network: nn.Module, name: str) -> Iterator[tuple[str, dict[str, nn.Parameter]]]:
     """Name of a layer, its `A` and `B`."""
     for path, layer in network.named_modules():
         if hasattr(layer, "lora_A") and hasattr(layer, "base_layer") and name in layer.lora_A:

@@ -32,6 +32,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     source.add_argument("--checkpoint", type=Path, metavar="CKPT", help="the model, as talkface fit wrote it")
     add(
+        "--adapter",
+        metavar="FILE[:NAME]",
+        help="a finetuned adapter of the model, and which one if the file holds several (needs talkface[finetune])",
+    )
+    add(
         "--aligned", action="store_true", help="pictures are square aligned faces already; none is looked for"
     )
     add("--face", type=whole(1), metavar="N", help="the N-th largest face (default: 1)")
@@ -110,23 +115,31 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def make_pipeline(options: argparse.Namespace) -> EmotionEditPipeline:
-    """The pipeline that --bundle or --checkpoint, --device and --precision ask for. Raises: TalkfaceError."""
+    """The pipeline that --bundle or --checkpoint, --adapter and machine options ask for. Raises: TalkfaceError."""
     if options.checkpoint is not None:
         check_input("--checkpoint", options.checkpoint)
     else:
         from talkface.checkpoint import bundle_folder
 
         bundle_folder(options.bundle)
+    from talkface.adapters import read_adapters, split_adapter
     from talkface.pipelines.device import choose_device, choose_precision
     from talkface.pipelines.emotion_edit import EmotionEditPipeline
 
-    if options.checkpoint is None:
-        return EmotionEditPipeline.from_pretrained(options.bundle, options.device, options.precision)
-    from talkface.export import trained_bundle
+    if options.adapter is not None:  # before anything large is read
+        read_adapters(split_adapter(options.adapter)[0])
 
-    device = choose_device(options.device)
-    choose_precision(options.precision, device)
-    return EmotionEditPipeline(trained_bundle(options.checkpoint, device), options.precision)
+    if options.checkpoint is None:
+        pipeline = EmotionEditPipeline.from_pretrained(options.bundle, options.device, options.precision)
+    else:
+        from talkface.export import trained_bundle
+
+        device = choose_device(options.device)
+        choose_precision(options.precision, device)
+        pipeline = EmotionEditPipeline(trained_bundle(options.checkpoint, device), options.precision)
+    if options.adapter is not None:
+        pipeline.add_adapter(*split_adapter(options.adapter))
+    return pipeline
 
 
 def chosen_settings(options: argparse.Namespace, pipeline: EmotionEditPipeline, **more: Any) -> EditSettings:

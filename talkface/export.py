@@ -34,7 +34,8 @@ def export_bundle(
     """Write the bundle `out` and return its folder.
 
     Args:
-        checkpoint: `.ckpt` of `talkface.training.diffusion.DiffusionModule`; its averaged weights are taken.
+        checkpoint: `.ckpt` of `talkface.training.diffusion.DiffusionModule`; its averaged weights are taken. Of a
+            finetuning that started from a bundle, everything but the network is that bundle's.
         config: the YAML that was trained with; only talking faces need it.
         base: bundle whose face finder is taken over.
         card: model card to put into the bundle.
@@ -43,6 +44,10 @@ def export_bundle(
         TalkfaceError: a file is missing, damaged or of another kind of training.
     """
     trained = trained_bundle(checkpoint)
+    text = card.read_text(encoding="utf-8") if card else CARD.format(checkpoint=checkpoint.name)
+    start = trained.meta.get("finetuned", {}).get("start_from")
+    if start is not None and not start.endswith(".ckpt"):
+        return _finetuned(trained, start, out, text)
     parts, specs, meta = dict(trained.parts), dict(trained.specs), dict(trained.meta)
     conditioners = specs["conditioner"]["init_args"].get("conditioners", {})
     if set(conditioners) != {"emotion"}:
@@ -69,8 +74,17 @@ def export_bundle(
         }
     finder = load_bundle(base, parts=["landmarks"])
     specs["landmarks"], parts["landmarks"] = finder.specs["landmarks"], finder.part("landmarks")
-    text = card.read_text(encoding="utf-8") if card else CARD.format(checkpoint=checkpoint.name)
     return save_bundle(out, parts, specs, text, meta)
+
+
+def _finetuned(trained: Bundle, start: str, out: Path, card: str) -> Path:
+    """The bundle that a finetuning started from, with the finetuned network in place of its own."""
+    base = load_bundle(start)
+    parts, meta = dict(base.parts), dict(base.meta)
+    parts["network"] = trained.part("network")
+    told = dict(trained.meta["finetuned"])
+    meta |= {"guided_by": [*meta.get("guided_by", []), *told["guided_by"]], "finetuned": told}
+    return save_bundle(out, parts, base.specs, card, meta)
 
 
 def trained_bundle(checkpoint: Path, device: str | torch.device = "cpu") -> Bundle:
@@ -80,6 +94,11 @@ def trained_bundle(checkpoint: Path, device: str | torch.device = "cpu") -> Bund
         TalkfaceError: the file is missing, damaged or of another kind of training.
     """
     trained = read_training_checkpoint(checkpoint)
+    if any(".lora_" in name for name in trained["state_dict"]):
+        raise TalkfaceError(
+            f"{checkpoint} is the training of an adapter; edit with the adapters.safetensors beside it (--adapter) and "
+            "the bundle that it started from"
+        )
     arguments = trained.get("hyper_parameters", {})
     specs = {name: _spec(arguments, name, checkpoint) for name in TRAINED}
     parts = {
@@ -95,6 +114,9 @@ def trained_bundle(checkpoint: Path, device: str | torch.device = "cpu") -> Bund
         "guidance_scale": {"emotion": 1.0},
         "emotions": list(EMOTIONS) if "emotion" in told else [],
     }
+    if "finetuned" in trained:
+        about = dict(trained["finetuned"])
+        meta |= {"finetuned": about, "guided_by": list(about["guided_by"])}
     return Bundle(parts, specs, meta, checkpoint, torch.device(device))
 
 

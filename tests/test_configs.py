@@ -47,6 +47,15 @@ def without_downloads(path: Path, folder: Path) -> Path:
     if "encoder" in config["data"]["init_args"]:
         # built for real in `test_sound_encoders_fit`; the meta device has no numbers to compute filters from
         config["data"]["init_args"]["encoder"] = None
+    if "ClipGuide" in path.read_text():
+        model = config["model"]["init_args"]
+        own = "talkface.experts"
+        words = {"class_path": f"{own}.clip.FaceCLIP", "init_args": {"vocabulary": ["face"]}}
+        model["guide"]["init_args"] |= {
+            "clip": words,
+            "recogniser": {"class_path": f"{own}.recognition.FaceEmbedder"},
+        }
+        model["judge"] = {"class_path": f"{own}.emotion.EmotionNetwork"}
     copy = folder / path.name
     copy.write_text(yaml.safe_dump(config))
     return copy
@@ -170,6 +179,23 @@ def test_numbers_of_the_emotion_model(weights_folder: Path) -> None:
     assert trainer.gradient_clip_val is None and trainer.precision == "32-true"
     assert cli.config["seed_everything"] == 23 and model.seed == 23
     assert any(type(callback).__name__ == "EMAWeights" for callback in trainer.callbacks)
+
+
+def test_numbers_of_the_clip_guided_finetuning(weights_folder: Path) -> None:
+    """Thesis section 4.5: weights, path, optimizer, data; its one model for each target."""
+    cli = build_without_memory(CONF / "clip_finetune_affectnet.yaml", weights_folder)
+    model, data = cli.model, cli.datamodule
+    assert model.guide.weights == {"direction": 2.0, "identity": 1.0, "pixels": 1.0}
+    assert model.guide.pixel_power == 2 and model.guide.prompts[0] == model.guide.prompts[7] == "face"
+    path = model.path
+    assert (path.strength, path.inversion_steps, path.tuning_steps, path.validation_steps) == (500, 40, 6, 40)
+    assert path.back(model.schedule, 6)[1].tolist() == [500, 400, 300, 200, 100, 1]
+    assert (model.learning_rate, model.weight_decay) == (pytest.approx(2e-6), 0.01)
+    assert (data.batch_size, data.counts, cli.trainer.max_epochs) == (4, (1000, 100), 20)
+    assert model.lora_rank is None and data.targets == [1]
+    assert count(model.network) == 156_760_483
+    text = (CONF / "clip_finetune_affectnet.yaml").read_text()
+    assert "CLIPExpert" in text and "ArcFaceRecogniser" in text and "HSEmotionClassifier" in text
 
 
 def test_rows_of_the_tables_differ_as_they_say(weights_folder: Path) -> None:

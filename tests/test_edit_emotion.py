@@ -302,3 +302,51 @@ def test_results_are_not_read_as_inputs_of_the_next_run(verb, picture: Path, tmp
     for told in ("1 pictures edited", "0 pictures edited, 1 were there"):
         assert verb("edit-emotion", *options, out="in/done")[0] == 0
         assert told in verb.printed
+
+
+def test_an_adapter_changes_the_picture_and_goes_into_the_meta_data(
+    verb, picture, tiny_editing_bundle, tmp_path
+):
+    pytest.importorskip("peft")
+    import torch
+
+    from talkface.adapters import add_lora, save_adapter
+    from talkface.checkpoint import load_bundle
+
+    network = load_bundle(tiny_editing_bundle, parts=["network"]).part("network")
+    file = tmp_path / "adapters.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in add_lora(network, 2):
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    save_adapter(file, network, {"guided_by": ["abc"]}, stored_as="sad")
+    save_adapter(file, network, {}, stored_as="happy")
+    edit = ("edit-emotion", "--image", str(picture), "--to", "sad", *FEW)
+    code, _, plain = verb(*edit, out="plain.png")
+    assert code == 0
+    code, _, adapted = verb(*edit, "--adapter", f"{file}:sad", out="adapted.png")
+    assert code == 0
+    assert not np.array_equal(read_image(plain), read_image(adapted))
+    assert description(plain)["model"] != description(adapted)["model"]
+    refused(verb(*edit, "--adapter", str(file), out="a.png"), "holds", "sad, happy", "say which")
+    refused(verb(*edit, "--adapter", f"{file}:angry", out="a.png"), "holds no 'angry'; it holds sad, happy")
+    refused(verb(*edit, "--adapter", str(tmp_path / "none.safetensors"), out="a.png"), "does not exist")
+    refused(verb(*edit, "--adapter", str(picture), out="a.png"), "face.png is damaged")
+
+
+def test_an_adapter_of_another_network_is_refused(
+    verb, picture, tiny_reference_bundle, tmp_path, monkeypatch
+):
+    pytest.importorskip("peft")
+    import sys
+
+    from talkface.adapters import add_lora, save_adapter
+    from talkface.checkpoint import load_bundle
+
+    network = load_bundle(tiny_reference_bundle, parts=["network"]).part("network")
+    add_lora(network, 2)
+    file = save_adapter(tmp_path / "a.safetensors", network, {})
+    edit = ("edit-emotion", "--image", str(picture), "--to", "sad", *FEW, "--adapter", str(file))
+    refused(verb(*edit), "a.safetensors:default was made for another network")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    refused(verb(*edit, "--bundle", str(tiny_reference_bundle)), "peft", "pip install 'talkface[finetune]'")

@@ -65,7 +65,7 @@ class InvertedDataModule(CorpusDataModule):
         self.cache = cache
 
     def setup(self, stage: str) -> None:
-        sets = []
+        sets: list[InvertedPictures] = []
         for split, count in zip(self.splits(), self.counts, strict=True):
             data = LabelledPictures(Corpus(str(self.corpus), split), **self.same)
             only = self.targets if len(self.targets) == 1 else []

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from talkface import __version__
+from talkface.adapters import load_adapter
 from talkface.errors import TalkfaceError
 from talkface.head.emotions import EMOTIONS
 from talkface.head.expressing import Expresser
@@ -61,6 +62,7 @@ class EmotionEditPipeline:
         knows_actions: whether it can be told facial actions.
         is_guided: whether the network is shown the picture and its guide.
         defaults: `EditSettings` of the bundle.
+        guided_by: fingerprints of the experts that guided its training and that of its adapter; they must not judge it.
 
     Raises:
         TalkfaceError: the bundle is not told emotions, or lacks a part or a value.
@@ -109,6 +111,7 @@ class EmotionEditPipeline:
         known = {field.name for field in fields(EditSettings)}
         given = {name: value for name, value in dict(self.meta.get("editing", {})).items() if name in known}
         self.defaults = EditSettings(**given)
+        self.guided_by: list[str] = list(self.meta.get("guided_by", []))
         self._finder = finder
         self._expresser: Expresser | None = None
 
@@ -127,6 +130,20 @@ class EmotionEditPipeline:
         chosen = choose_device(device)
         choose_precision(precision, chosen)
         return cls(load_bundle(bundle, chosen), precision, finder, group)
+
+    def add_adapter(self, path: str | os.PathLike[str], name: str | None = None) -> dict[str, Any]:
+        """Edit with an adapter of the network (see `talkface.adapters`) from now on; what its file says about it.
+
+        Args:
+            name: in the file; None: its only one.
+
+        Raises:
+            TalkfaceError: no such adapter, a damaged file, one of another network; `peft` is not installed.
+        """
+        about = load_adapter(self.editor.network, path, name)
+        fast_layout(self.editor.network)
+        self.guided_by += about.get("guided_by", [])
+        return about
 
     @property
     def finder(self) -> Any:

@@ -93,6 +93,11 @@ class ClipGuide(nn.Module):
                 that eyes, nose and mouth have there.
             sources, targets: (B,) emotions.
         """
+        # in single precision: what counts is a small difference of what CLIP says of two pictures
+        with torch.autocast(edited.device.type, enabled=False):
+            return self._terms(edited.float(), source.float(), sources, targets)
+
+    def _terms(self, edited: Tensor, source: Tensor, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
         told = self.directions(edited.device)[sources, targets]
         with torch.no_grad():
             before = self.clip.encode_images(source)  # type: ignore[operator]

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from talkface.adapters import add_lora
+from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.diffusion.tuning import denoise_with_gradients
-from talkface.errors import TalkfaceError
 from talkface.experts.registry import check_judge, load_expert
 from talkface.head.emotions import EMOTIONS
 from talkface.training.clip_guide import ClipGuide
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.edit_path import EditPath, edit_predictor
+from talkface.training.finite import gradients_of, stop_unless_finite
 from talkface.training.start import load_base, step_generator
 
 
@@ -53,7 +54,7 @@ class ClipFinetuneModule(DiffusionModule):
         network: nn.Module,
         first_stage: nn.Module,
         schedule: NoiseSchedule,
-        conditioner: Any,
+        conditioner: ConditionerSet,
         guide: ClipGuide,
         judge: nn.Module | str | None = None,
         path: EditPath | None = None,
@@ -86,10 +87,8 @@ class ClipFinetuneModule(DiffusionModule):
         judge = load_expert(judge) if isinstance(judge, str) else judge
         # in a tuple: experts are no part of the model, and of its checkpoints
         self._experts = (guide, None if judge is None else judge.eval().requires_grad_(False))
-        if judge is not None:
-            check_judge(judge, guide.fingerprints())
-        self.start_from, self.lora_rank = start_from, lora_rank
-        self.conditioner.requires_grad_(False)
+        self.origin, self.lora_rank = start_from, lora_rank
+        conditioner.requires_grad_(False)
 
     @property
     def guide(self) -> ClipGuide:
@@ -102,8 +101,10 @@ class ClipFinetuneModule(DiffusionModule):
         return EMOTIONS
 
     def setup(self, stage: str) -> None:
-        if self.start_from is not None:
-            load_base(self, self.start_from)
+        if (judge := self._experts[1]) is not None:
+            check_judge(judge, self.guide.fingerprints())
+        if self.origin is not None:
+            load_base(self, self.origin)
         if stage == "fit":
             for expert in (self, *self._experts):
                 if expert is not None:
@@ -119,20 +120,20 @@ class ClipFinetuneModule(DiffusionModule):
         if "reference_latents" in batch:
             guide = batch["reference_latents" if own else "guide_latents"]
             shown = {"reference": batch["reference_latents"], "guide": guide}
+        conditioner: Any = self.conditioner
         return edit_predictor(
-            self.network, self.conditioner, self.schedule, self.prediction_type, labels, scale, shown
-        )  # type: ignore[arg-type]
+            self.network, conditioner, self.schedule, self.prediction_type, labels, scale, shown
+        )
 
     @torch.no_grad()
     def inverted(self, images: Tensor, labels: Tensor, guides: Tensor | None) -> dict[str, Tensor]:
         """What is kept of pictures (B, 3, S, S) with labels (B,) and perhaps guides (B, T, 3, S, S)."""
-        latents = self.first_stage.encode(images)  # type: ignore[operator]
-        made = {"source": self.first_stage.decode(latents).clamp(-1, 1)}  # type: ignore[operator]
+        stage: Any = self.first_stage
+        latents = stage.encode(images)
+        made = {"source": stage.decode(latents).clamp(-1, 1)}
         if guides is not None:
             made["reference_latents"] = latents
-            made["guide_latents"] = self.first_stage.encode(guides.flatten(0, 1)).unflatten(
-                0, guides.shape[:2]
-            )  # type: ignore[operator]
+            made["guide_latents"] = stage.encode(guides.flatten(0, 1)).unflatten(0, guides.shape[:2])
         solver, times = self.path.inversion(self.schedule)
         predict = self.predictor(labels, self.path.source_scale, made, own=True)
         return made | {"noisy_latents": solver.sample(predict, latents, times)}
@@ -150,7 +151,8 @@ class ClipFinetuneModule(DiffusionModule):
         edited = self.edit(batch, self.path.memory, step_generator(self.seed, 2, number, self.global_rank))
         terms = self.guide(edited, batch["source"], batch["label"], batch["target"])
         loss = self.guide.total(terms)
-        self._check_finite(loss, batch, batch_idx, "the loss")
+        self._taken = batch, batch_idx
+        stop_unless_finite(loss.detach(), "the loss", self, batch, batch_idx)
         self.log_dict({f"train/{name}": term.mean() for name, term in terms.items()})
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -173,21 +175,8 @@ class ClipFinetuneModule(DiffusionModule):
             self.log(name, own.mean(), sync_dist=True, batch_size=len(own))
 
     def on_after_backward(self) -> None:
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-            self._check_finite(torch.tensor(torch.nan), self._batch[0], self._batch[1], "the gradient")
-
-    def _check_finite(self, value: Tensor, batch: dict[str, Tensor], batch_idx: int, what: str) -> None:
-        """Stop before the weights are touched. Raises: TalkfaceError, with the batch."""
-        self._batch = batch, batch_idx
-        if bool(value.isfinite()):
-            return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        shown = ", ".join(data.picture_names(batch["number"].tolist()))
-        raise TalkfaceError(
-            f"{what} is {float(value):g} in batch {batch_idx} of epoch {self.current_epoch} (pictures {shown}); the "
-            "weights before it are in the last checkpoint; lower learning_rate, or leave these pictures out"
-        )
+        gradients = gradients_of(p for p in self.parameters() if p.requires_grad)
+        stop_unless_finite(gradients, "the gradient", self, *self._taken)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["finetuned"] = self.about()
@@ -195,7 +184,7 @@ class ClipFinetuneModule(DiffusionModule):
     def about(self) -> dict[str, Any]:
         """What is to be known of a result: base, experts, settings; JSON values."""
         return {
-            "start_from": self.start_from,
+            "start_from": self.origin,
             "guided_by": self.guide.fingerprints(),
             "guidance_scale": self.path.guidance_scale,
             "strength": self.path.strength,

@@ -19,7 +19,8 @@ PREFIX = "val/accuracy_"
 
 
 class KeepBestPerTarget(Callback):
-    """After each validation, saves the model for every target whose accuracy has not been higher before.
+    """After each validation, saves the model for every target whose accuracy has not been higher before, and as `all`
+    for their mean.
 
     An adapter goes into `<dirpath>/adapters.safetensors` under the target's name, and the newest one as `last`; all
     weights into `<dirpath>/<target>.ckpt`. `<dirpath>/best.json` says which epoch was kept for which target, with the
@@ -48,6 +49,8 @@ class KeepBestPerTarget(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(PREFIX)
         }
+        if len(found) > 1:
+            found["all"] = sum(found.values()) / len(found)
         self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step} | found)
         for target, accuracy in found.items():
             if target not in self.best or accuracy > self.best[target]["accuracy"]:

@@ -1,0 +1,36 @@
+"""A step that is no number stops a training before it touches the weights, and says which samples it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from talkface.errors import TalkfaceError
+
+
+def stop_unless_finite(
+    value: Tensor, what: str, module: Any, batch: dict[str, Tensor], batch_idx: int
+) -> None:
+    """Raises: TalkfaceError: `value` holds nan or infinity. Checkpoints are as the step before left them.
+
+    Args:
+        what: name of the value.
+        module: in training; its data module may have `picture_names(numbers)`, which reads batch["number"].
+    """
+    if bool(value.isfinite().all()):
+        return
+    names = getattr(module.trainer.datamodule, "picture_names", None)
+    shown = "" if names is None else f" (pictures {', '.join(names(batch['number'].tolist()))})"
+    found = f"{float(value):g}" if value.numel() == 1 else "no number"
+    raise TalkfaceError(
+        f"{what} is {found} in batch {batch_idx} of epoch {module.current_epoch}{shown}; the weights before it are in "
+        "the last checkpoint; lower learning_rate, or leave these samples out"
+    )
+
+
+def gradients_of(parameters: Iterable[Tensor]) -> Tensor:
+    """The sum of all gradients: finite if they are."""
+    found = [parameter.grad.sum() for parameter in parameters if parameter.grad is not None]
+    return sum(found[1:], found[0])
