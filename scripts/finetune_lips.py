@@ -62,7 +62,7 @@ def sequences(options: argparse.Namespace) -> None:
 def tune(options: argparse.Namespace) -> None:
     """The sampler's only step, judged by the reader and by its pixels."""
     bundle = load_bundle(options.bundle)
-    data = Sequences(options.work / "train", bundle.part("first_stage"))
+    data = Sequences(options.sequences or options.work / "train", bundle.part("first_stage"), options.most)
     network, conditioner = bundle.part("network"), bundle.part("conditioner")
     for part in (network, conditioner):
         part.requires_grad_(True)
@@ -152,6 +152,8 @@ def main() -> int:
     add("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")
     add("--minutes", type=float, default=20, help="time for training")
     add("--draw-minutes", type=float, default=10, help="time for drawing sequences")
+    add("--sequences", type=Path, help="folder of sequences that another run drew; default: WORK/train")
+    add("--most", type=int, default=10**6, help="of these sequences are used")
     add("--rounds", type=int, default=2, help="sequences of each clip")
     add("--frames", type=int, default=16, help="of a sequence")
     add("--batch-size", type=int, default=1, help="sequences")
