@@ -140,7 +140,7 @@ def draw_sequences(
 
 @torch.no_grad()
 def encoded(folder: Path, first_stage: Any, most: int) -> dict[str, Tensor]:
-    """Latents by name, float16, (N, T, C, h, w), of the references (N, C, h, w); computed once, goes on where it stopped."""
+    """Latents by name, float16, (N, T, C, h, w), of the references (N, C, h, w); goes on where it stopped."""
     path = folder / "latents.pt"
     count = min(most, json.loads((folder / "progress.json").read_text())["done"])
     kept: list[dict[str, Tensor]] = torch.load(path, weights_only=True) if path.is_file() else []

@@ -318,3 +318,4 @@ def test_a_checkpoint_names_who_guided(tmp_path: Any) -> None:
     checkpoint: dict[str, Any] = {}
     module(objective).on_save_checkpoint(checkpoint)
     assert checkpoint["guided_by"] == [fingerprint(objective.experts["reader"])]
+    assert LipObjective(reader(), reading=0.0, pixel=1.0).guided_by == [], "nobody listened to it"
