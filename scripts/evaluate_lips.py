@@ -11,6 +11,7 @@ alone of the first bundle.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from talkface.experts.mouth_crop import mouth_crops
 from talkface.experts.registry import check_judge, load_expert
 from talkface.experts.vision import LPIPS
 from talkface.media import Audio, exact_rate, to_tensor, write_image
+from talkface.media.output import replacing
 from talkface.pipelines.film_rows import write_lossless
 from talkface.pipelines.film_scores import mouth_scores, mouth_squares
 from talkface.portrait.sheet import sheet
@@ -66,6 +68,19 @@ def dub(pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
         with pipeline(film.sound, film=path, guide=guide, seed=seed).frames() as frames:
             made = np.stack(list(frames))[: len(film.frames)]
     return np.concatenate([made, film.frames[len(made) :]])
+
+
+def kept(folder: Path, pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
+    """`dub`, or what it made the last time with the same weights."""
+    network = json.loads((pipeline.bundle.folder / "bundle.json").read_text())["parts"]["network"]["sha256"]
+    path = folder / f"{film.name}-{guide or 'default'}-{network[:12]}-{seed}.npy"
+    if path.is_file():
+        return np.load(path)
+    made = dub(pipeline, film, guide, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, made)
+    return made
 
 
 def mouths(frames: Array, landmarks: Array) -> Tensor:
@@ -125,9 +140,10 @@ def main() -> int:
     said = [film.said for film in films]
     first = pipelines[options.bundle[0]]
     rows: dict[str, list[Array]] = {REAL: [film.frames for film in films]}
-    rows[GUIDE] = [dub(first, film, "warp", options.seed) for film in films]
+    folder = options.out / "films"
+    rows[GUIDE] = [kept(folder, first, film, "warp", options.seed) for film in films]
     for name, pipeline in pipelines.items():
-        rows[name] = [dub(pipeline, film, None, options.seed) for film in films]
+        rows[name] = [kept(folder, pipeline, film, None, options.seed) for film in films]
     results: dict[str, Any] = {}
     for name, made in rows.items():
         found = read_all(
