@@ -66,7 +66,7 @@ def tune(options: argparse.Namespace) -> None:
     network, conditioner = bundle.part("network"), bundle.part("conditioner")
     for part in (network, conditioner):
         part.requires_grad_(True)
-    perceptual = Few(LPIPS("vgg", options.lpips_backbone), 8) if options.perceptual else None
+    perceptual = Few(LPIPS("vgg", options.lpips_backbone), 16) if options.perceptual else None
     objective = LipObjective(
         load_expert(options.reader),
         None if options.sync is None else load_expert(options.sync),
