@@ -13,6 +13,7 @@ import sys
 from functools import partial
 
 from talkface.data.prepare.crema_d import CremaD
+from talkface.data.prepare.film_judges import make_sync
 from talkface.data.prepare.film_options import add_film_options
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.script import recipe_from, run_script
@@ -20,7 +21,7 @@ from talkface.data.prepare.script import recipe_from, run_script
 
 def make_source(options: argparse.Namespace) -> CremaD:
     """The source of these options."""
-    return CremaD(options.raw, recipe_from(FilmRecipe, options))
+    return CremaD(options.raw, recipe_from(FilmRecipe, options), make_sync(options.sync))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from talkface.data.prepare.film_judges import make_sync
 from talkface.data.prepare.film_options import add_film_options
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.films import SUBJECTS, Films
@@ -33,6 +34,7 @@ def make_source(options: argparse.Namespace) -> Films:
     return Films(
         options.raw,
         recipe_from(FilmRecipe, options),
+        make_sync(options.sync),
         transcripts=options.transcripts,
         subjects=options.subjects,
         val_share=options.val_share,

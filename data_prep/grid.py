@@ -13,6 +13,7 @@ import argparse
 import sys
 from functools import partial
 
+from talkface.data.prepare.film_judges import make_sync
 from talkface.data.prepare.film_options import add_film_options
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.grid import Grid
@@ -21,7 +22,7 @@ from talkface.data.prepare.script import recipe_from, run_script
 
 def make_source(options: argparse.Namespace) -> Grid:
     """The source of these options."""
-    return Grid(options.raw, recipe_from(FilmRecipe, options))
+    return Grid(options.raw, recipe_from(FilmRecipe, options), make_sync(options.sync))
 
 
 def main(argv: list[str] | None = None) -> int:

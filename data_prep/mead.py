@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from talkface.data.prepare.film_judges import make_sync
 from talkface.data.prepare.film_options import add_film_options
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.mead import TRANSCRIPTS, Mead
@@ -28,7 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def make_source(options: argparse.Namespace) -> Mead:
     """The source of these options."""
-    return Mead(options.raw, recipe_from(FilmRecipe, options), transcripts=options.transcripts)
+    recipe, sync = recipe_from(FilmRecipe, options), make_sync(options.sync)
+    return Mead(options.raw, recipe, sync, transcripts=options.transcripts)
 
 
 def main(argv: list[str] | None = None) -> int:

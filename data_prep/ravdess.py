@@ -12,6 +12,7 @@ import argparse
 import sys
 from functools import partial
 
+from talkface.data.prepare.film_judges import make_sync
 from talkface.data.prepare.film_options import add_film_options
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.ravdess import Ravdess
@@ -20,7 +21,7 @@ from talkface.data.prepare.script import recipe_from, run_script
 
 def make_source(options: argparse.Namespace) -> Ravdess:
     """The source of these options."""
-    return Ravdess(options.raw, recipe_from(FilmRecipe, options))
+    return Ravdess(options.raw, recipe_from(FilmRecipe, options), make_sync(options.sync))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -112,25 +112,33 @@ def rising(values: Sequence[float]) -> bool:
 
 def trends(rows: Rows, names: Sequence[str]) -> list[str]:
     """What the thesis found, asked of our numbers."""
-    grid = {tuple(map(float, name.split())): rows.of(name) for name in names}
-    lines = []
+    # cells may have been measured on different numbers of faces; only those that all have can be compared
+    shared = (
+        set.intersection(*({row["picture"] for row in rows.of(name)} for name in names)) if names else set()
+    )
+    grid = {
+        tuple(map(float, name.split())): [row for row in rows.of(name) if row["picture"] in shared]
+        for name in names
+    }
+    lines: list[str] = []
     for text, place in (("guidance", 0), ("strength", 1)):
         verdicts = []
         for fixed in sorted({key[1 - place] for key in grid}):
             line = [edited(grid[key]) for key in sorted(grid) if key[1 - place] == fixed]
             if len(line) > 1:
-                up = rising([mean(part, ACCURACY) or 0.0 for part in line])
+                hits = [mean(part, ACCURACY) or 0.0 for part in line]
+                up = rising(hits)
                 down = rising([-(mean(part, "PSNR") or 0.0) for part in line])
-                verdicts.append((fixed, up, down))
+                verdicts.append((fixed, hits, up, down))
         if verdicts:
             other = "strength" if place == 0 else "guidance"
             told = "; ".join(
-                f"{other} {fixed:g}: accuracy {'rises' if up else 'does not always rise'}, "
-                f"PSNR {'falls' if down else 'does not always fall'}"
-                for fixed, up, down in verdicts
+                f"{other} {fixed:g}: accuracy {'rises' if up else 'does not always rise'} "
+                f"({' '.join(f'{hit:.3f}' for hit in hits)}), PSNR {'falls' if down else 'does not always fall'}"
+                for fixed, hits, up, down in verdicts
             )
             lines.append(f"- With {text}, at {told}.")
-    return lines
+    return [f"On the {len(shared)} pictures that every cell has:", "", *lines] if lines else []
 
 
 def report(rows: Rows, emotions: Sequence[str], about: dict[str, Any], figures: Sequence[str]) -> str:

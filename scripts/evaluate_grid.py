@@ -2,8 +2,9 @@
 
 For each film of a folder, its first frame and its own sound go through the pipeline; MediaPipe's
 FaceLandmarker judges both films frame by frame (`talkface.experts.judges`); their lip gaps are compared at
-the best lag within a few frames. The same picture with silence shows how still the mouth rests; the judge
-takes a little of the head's motion for the mouth's, so it is made once more without any. Floors, each
+the best lag within a few frames. The same picture with silence shows how still the mouth rests. The judge
+takes a little of the head's motion for the mouth's: so it is made once more without any, and the untouched
+photograph, moved in the same way with nothing painted, tells how much of it is the judge's. Floors, each
 against the real film: the film made from the next clip's sound, the real mouths of the other clips (mean), a
 mouth that follows the loudness.
 
@@ -24,9 +25,11 @@ import numpy as np
 from measuring import FILMS, files_in, judged, run
 
 from talkface.experts.judges import LipCurve, MediaPipeJudge
-from talkface.media import VideoWriter, open_video, read_audio, write_image
+from talkface.media import VideoWriter, exact_rate, open_video, read_audio, read_image, write_image
 from talkface.metrics.articulation import amplitude_ratio, correlation, loudness, silence_ratio
 from talkface.metrics.interval import bootstrap_interval
+from talkface.pipelines.liveliness import Liveliness, LivePicture, choose_emotion, choose_motion
+from talkface.pipelines.sources import find_in_picture, fixed_timeline
 
 Array = np.ndarray
 
@@ -74,6 +77,18 @@ def make_film(pipeline, sound: Path, still: Path, out: Path, fps: float, setting
             writer.write(frame)
 
 
+def move_photograph(pipeline, sound: Path, still: Path, out: Path, fps: float, settings: dict) -> None:
+    """The film of `make_film` with the same motion of the head, but with the photograph's own mouth."""
+    audio = read_audio(sound, pipeline.speech.sample_rate)
+    found = find_in_picture(str(still), read_image(still), pipeline.finder, 0, lambda points: 256)
+    feeling = choose_emotion(None, 0.0, [], True, pipeline.bundle.folder.name)
+    motion = choose_motion(settings["motion"], is_film=False)
+    alive = LivePicture(found, Liveliness(motion, feeling, audio, settings["seed"]))
+    with VideoWriter(out, fps, audio_path=sound) as writer:
+        for time in fixed_timeline(audio.duration, exact_rate(fps)).centres:
+            writer.write(alive(found.picture, float(time)))
+
+
 def judge_film(path: Path, judge: MediaPipeJudge) -> tuple[LipCurve, Array]:
     """Curve of a written film, and the times of its frames' centres."""
     reader = open_video(path)
@@ -115,11 +130,15 @@ def evaluate_clip(
         curves[kind], times = judge_film(out, judge)
         if kind == "speech":
             real = film.gap_at(times)
+    out = folder / f"{name}_photograph.mp4"
+    move_photograph(pipeline, silent, still, out, film.fps, settings)
+    curves["photograph"], _ = judge_film(out, judge)
     made = curves["speech"].gap
     row["correlation"], row["lag"] = correlation(real, made, max_lag)
     row["amplitude"] = amplitude_ratio(real, made)
     row["silence"] = silence_ratio(made, curves["silence"].gap)
     row["silent_mouth"] = silence_ratio(made, curves["silent_mouth"].gap)
+    row["photograph"] = silence_ratio(made, curves["photograph"].gap)
     row["floor_shuffled"] = correlation(real, curves["shuffled"].gap, max_lag)[0]
     row["missing"] = curves["speech"].missing
     kept = {"real": real, **{kind: curve.gap for kind, curve in curves.items()}}
@@ -134,7 +153,8 @@ COLUMNS = {
     "lag": "lag (frames)",
     "amplitude": "amplitude ratio",
     "silence": "silence ratio",
-    "silent_mouth": "the same, still head",
+    "photograph": "the same, nothing painted",
+    "silent_mouth": "silence, still head",
     "floor_shuffled": "floor: other sound",
     "floor_other_mouth": "floor: other real mouths",
     "floor_loudness": "floor: loudness",

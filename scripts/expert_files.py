@@ -24,6 +24,7 @@ EXPERTS = {
     "clip": "expert_clip",
     "identity": "expert_identity",
     "lipreading": "expert_lipreading",
+    "sync": "expert_sync",
 }
 TITLE = """# What the experts are worth
 

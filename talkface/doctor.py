@@ -1,7 +1,8 @@
 """`talkface doctor`: what is installed, what is missing, and the command that fixes it.
 
 It checks the main job (a picture and a sound in, a film out); everything else is optional and listed with the
-pip command that adds it. Exit code 0: the main job can run; 1: it cannot.
+pip command that adds it, the experts (`talkface.experts.registry`) with the place that their weights
+come from. Exit code 0: the main job can run; 1: it cannot.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from talkface import __version__
 from talkface.errors import TalkfaceError
+from talkface.experts.registry import EXPERTS, status
 
 NEEDED = (
     "torch",
@@ -88,6 +90,10 @@ def run(bundles: Sequence[str] = ()) -> int:
     _check_bundles(report, bundles)
     for place in {str(Path.cwd()): "current folder", _temporary_folder(): "temporary files"}.items():
         _check_disk(report, *place)
+    for expert in EXPERTS:
+        state = status(expert)
+        mark = "ok" if state.ready else "absent"
+        report.line(mark, f"expert [{expert.role}]", f"{expert.name}: {state.text}", state.fix)
     for extra, (purpose, modules) in EXTRAS.items():
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
         if absent:

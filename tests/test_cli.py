@@ -148,6 +148,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"talkface {__version__}"
 
 
+def test_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "talkface", "sample-video"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("talkface: error:")
+
+
 @pytest.mark.parametrize("arguments", [[], ["sing"], ["sample-video"], ["doctor", "--colour"]])
 def test_unknown_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2
@@ -568,6 +575,7 @@ def test_doctor_checks_the_main_job(tiny_bundle: Path, tmp_path: Path, monkeypat
 
     shutil.copytree(tiny_bundle, tmp_path / "default")
     monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setenv("TALKFACE_CACHE", str(tmp_path / "cache"))
     assert cli.main(["doctor"]) == 0
     text = capsys.readouterr().out
     for word in (
@@ -580,6 +588,9 @@ def test_doctor_checks_the_main_job(tiny_bundle: Path, tmp_path: Path, monkeypat
         "CC0-1.0",
         "GB free",
         "[train]",
+        "expert [CLIP]",
+        "expert [identity]        ArcFace IR-SE50: no model_ir_se50.pth",
+        "TreB1eN/InsightFace_Pytorch; give its path or put it into",
     ):
         assert word in text
 

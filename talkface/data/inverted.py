@@ -178,7 +178,7 @@ class GuideDrawer:
     def __init__(self, data: LabelledPictures, emotions: Sequence[str]) -> None:
         if data.alignment != "canonical":
             raise TalkfaceError(
-                f"alignment: {data.alignment}; allowed is canonical for a model with guides, which are drawn by landmarks"
+                f"alignment: {data.alignment}; allowed is canonical for a model with guides, drawn by landmarks"
             )
         self.data, self.expresser = data, Expresser()
         self.actions = np.stack([as_commands(emotion_actions(name, 1.0)) for name in emotions]).clip(0.0, 1.0)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError, require
 from talkface.experts.landmark_network import ConvNorm, LandmarkNetwork, Stage
+from talkface.experts.registry import find_weights
 
 NUM_EMOTIONS, NUM_ACTIONS = 8, 52
 
@@ -119,7 +120,7 @@ class HSEmotionClassifier(EmotionClassifier):
     and arousal are left out. Not differentiable; it runs on the processor.
 
     Args:
-        weights: the `.onnx` file.
+        weights: the `.onnx` file, or its name in `registry.experts_folder()`.
         image_size: side of its pictures; None: what the file says, or 224.
 
     Raises:
@@ -128,7 +129,8 @@ class HSEmotionClassifier(EmotionClassifier):
 
     def __init__(self, weights: str | Path, image_size: int | None = None) -> None:
         super().__init__()
-        if not Path(weights).is_file():
+        weights = find_weights(weights)
+        if not weights.is_file():
             raise TalkfaceError(
                 f"HSEmotion: {weights} does not exist; give the path of an .onnx file of HSEmotion "
                 "(enet_b0_8_best_vgaf.onnx of its repository), or use the bundled classifier"
@@ -143,6 +145,7 @@ class HSEmotionClassifier(EmotionClassifier):
         side = given.shape[-1] if isinstance(given.shape[-1], int) else 224
         self.image_size = side if image_size is None else image_size
         self._input = given.name
+        self.weights_path = weights
         classes = answer.shape[-1]
         if classes not in (7, 8, 9, 10):
             raise TalkfaceError(

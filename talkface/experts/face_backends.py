@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from talkface.errors import TalkfaceError, require
 from talkface.experts.face_landmarks import NUM_LANDMARKS, FaceFinder, FaceLandmarks, check_image
+from talkface.experts.registry import find_weights
 
 # Vertices of the MediaPipe face mesh nearest to the 68 iBUG points, chosen on the mesh's drawing.
 MEDIAPIPE_TO_68: tuple[int, ...] = (
@@ -32,7 +33,7 @@ class MediaPipeFaceFinder(FaceFinder):
     """MediaPipe's FaceLandmarker.
 
     Args:
-        task_path: the file `face_landmarker.task`.
+        task_path: the file `face_landmarker.task`, or its name in `registry.experts_folder()`.
         max_faces: most faces reported in one picture.
 
     MediaPipe gives no score per face: found faces have score 1 and scale 0.
@@ -43,7 +44,8 @@ class MediaPipeFaceFinder(FaceFinder):
     """
 
     def __init__(self, task_path: str | Path, max_faces: int = 5) -> None:
-        if not Path(task_path).is_file():
+        task_path = find_weights(task_path)
+        if not task_path.is_file():
             raise TalkfaceError(
                 f"MediaPipe model: {task_path} is not a file; allowed the path of face_landmarker.task; "
                 "download it from MediaPipe's model page"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from talkface.errors import TalkfaceError, require
 from talkface.experts.ir_se import IRSE50
 from talkface.experts.landmark_network import ConvNorm, LandmarkNetwork, Stage
+from talkface.experts.registry import find_weights
 
 TEMPLATE_SIZE = 112
 TEMPLATE = (
@@ -68,7 +69,7 @@ def to_template(images: Tensor, landmarks: Tensor | None = None) -> Tensor:
         found = five_points(landmarks.to(images.device)) / side
     backward = _similarity(goal.expand_as(found), found)
     scale = torch.linalg.det(backward[:, :, :2]).abs().sqrt().mean()  # crop sides per template side
-    finest = int(round(float(TEMPLATE_SIZE / scale)))
+    finest = round(float(TEMPLATE_SIZE / scale))
     if side > finest:  # the warp takes single points: a large picture is averaged down first
         images = F.interpolate(
             images, size=(finest, finest), mode="bilinear", align_corners=False, antialias=True
@@ -102,7 +103,8 @@ class ArcFaceRecogniser(FaceRecogniser):
     """IR-SE50 of the public InsightFace_Pytorch repository (TreB1eN): what the thesis and DiffusionCLIP compare with.
 
     Args:
-        weights: `model_ir_se50.pth` (a plain dictionary of tensors); None builds it with random weights.
+        weights: `model_ir_se50.pth` (a plain dictionary of tensors), or its name in `registry.experts_folder()`; None
+            builds it with random weights.
 
     Raises:
         TalkfaceError: the file is missing, unreadable, or of another network.
@@ -112,9 +114,12 @@ class ArcFaceRecogniser(FaceRecogniser):
 
     def __init__(self, weights: str | Path | None = FILE_OF_IR_SE) -> None:
         super().__init__()
-        self.network = IRSE50()
-        if weights is not None:
-            self.network.load_state_dict(read_ir_se(weights, self.network.state_dict()))
+        if weights is None:
+            self.network = IRSE50()
+        else:
+            with torch.device("meta"):  # drawing 44 million numbers only to replace them takes seconds
+                self.network = IRSE50()
+            self.network.load_state_dict(read_ir_se(weights, self.network.state_dict()), assign=True)
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
@@ -132,21 +137,26 @@ def read_ir_se(path: str | Path, expected: dict[str, Tensor]) -> dict[str, Tenso
     Raises:
         TalkfaceError: missing, unreadable, another network.
     """
-    if not Path(path).is_file():
+    path = find_weights(path)
+    if not path.is_file():
         raise TalkfaceError(
             f"ArcFace: {path} does not exist; give the path of {FILE_OF_IR_SE}, published with the repository "
             "TreB1eN/InsightFace_Pytorch (IR-SE50), or use the expert that scripts/train_expert.py identity makes"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        state = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
     except Exception as error:  # torch raises pickle, zip, runtime and attribute errors here
         reason = " ".join(str(error).split())[:120]
         raise TalkfaceError(f"ArcFace: {path} cannot be read as a dictionary of tensors: {reason}") from error
     for name, value in expected.items():
         found = state.get(name)
         if found is None and name.endswith("num_batches_tracked"):  # absent in files of old versions of torch
-            state[name] = value
+            state[name] = torch.zeros((), dtype=torch.long)
         elif found is None or found.shape != value.shape:
             shown = "nothing" if found is None else tuple(found.shape)
             raise TalkfaceError(
@@ -169,7 +179,7 @@ class ONNXRecogniser(FaceRecogniser):
     the processor.
 
     Args:
-        weights: the `.onnx` file.
+        weights: the `.onnx` file, or its name in `registry.experts_folder()`.
 
     Raises:
         TalkfaceError: the file is missing, unreadable or of another layout; `onnxruntime` is not installed.
@@ -179,7 +189,8 @@ class ONNXRecogniser(FaceRecogniser):
 
     def __init__(self, weights: str | Path) -> None:
         super().__init__()
-        if not Path(weights).is_file():
+        weights = find_weights(weights)
+        if not weights.is_file():
             raise TalkfaceError(
                 f"face recogniser: {weights} does not exist; give the path of an .onnx file of insightface "
                 "(w600k_r50.onnx of its buffalo_l package, or a Glint360K CosFace r50 or r100 of its model zoo)"
@@ -199,7 +210,7 @@ class ONNXRecogniser(FaceRecogniser):
                 f"(N, 3, {TEMPLATE_SIZE}, {TEMPLATE_SIZE}) to (N, D)"
             )
         self.dim = int(answer.shape[-1])
-        self.weights_path = Path(weights)
+        self.weights_path = weights
         self._input = given.name
         self._single = given.shape[0] == 1
 

@@ -58,7 +58,7 @@ class SyncExpert(nn.Module):
                 (k + 1) / fps, so the window that begins with it has its middle at (k + num_frames / 2) / fps.
 
         Returns:
-            (K, ...), what `embed_sound` takes. Beyond the ends there is silence.
+            (K, ...), what `embed_sound` takes. Beyond the ends the last of the sound is repeated.
         """
         raise NotImplementedError
 

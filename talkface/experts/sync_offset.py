@@ -78,17 +78,25 @@ def distances(
 
 
 def read_offset(apart: Tensor, least: float = 0.5) -> SyncReading:
-    """Distances (K, 2 M + 1) -> offset, confidence and the mean curve.
+    """Distances (K, 2 M + 1) of `distances` -> offset, confidence and the mean curve.
 
     Args:
         least: share of the windows that must have sound at an offset for it to be considered.
     """
-    known = ~apart.isnan()
-    curve = apart.nanmean(0)
-    curve = torch.where(known.float().mean(0) >= least, curve, torch.nan)
-    fine = curve[~curve.isnan()]
-    if not len(fine):
+    known = (~apart.isnan()).float().mean(0)
+    return read_curve(torch.where(known >= least, apart.nanmean(0), torch.nan))
+
+
+def read_curve(curve: Tensor) -> SyncReading:
+    """A curve (2 M + 1,) of distances, nan where nothing is known -> what it says.
+
+    A curve without a value, or without a minimum (all the same), tells offset 0 with confidence 0.
+    """
+    known = curve[~curve.isnan()]
+    if not len(known):
         return SyncReading(0, 0.0, float("nan"), curve)
-    lowest = float(fine.min())
+    lowest, middle = float(known.min()), float(known.median())
+    if float(known.max()) == lowest:
+        return SyncReading(0, 0.0, lowest, curve)
     best = int(torch.where(curve.isnan(), torch.inf, curve).argmin())
-    return SyncReading(best - (len(curve) - 1) // 2, float(fine.median()) - lowest, lowest, curve)
+    return SyncReading(best - (len(curve) - 1) // 2, middle - lowest, lowest, curve)

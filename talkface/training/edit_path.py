@@ -1,4 +1,4 @@
-"""How a picture is edited while an emotion model is finetuned: the settings of the way there and back, and its predictor.
+"""How a picture is edited while an emotion model is finetuned: settings of the way there and back, and its predictor.
 
 The thesis's section 4.4 and 4.5: up to t_0 under the source's label, back under the target's, guided both ways. A model
 with guides (see `talkface.pipelines.emotion_edit`) starts from the picture here: what is told and guided is weighed

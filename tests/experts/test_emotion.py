@@ -1,8 +1,5 @@
 """Emotion classifiers: the bundled network's interface; HSEmotion's classes in our order, from a graph made here."""
 
-import struct
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -39,63 +36,11 @@ def test_it_starts_from_the_landmark_network():
     assert torch.equal(network.sixteenth.state_dict()["0.0.weight"], before)
 
 
-# A few fields of ONNX's protobuf messages, enough for: mean of each channel -> linear layer.
-def varint(value: int) -> bytes:
-    out = b""
-    while True:
-        value, low = value >> 7, value & 127
-        out += bytes([low | (128 if value else 0)])
-        if not value:
-            return out
-
-
-def number(field: int, value: int) -> bytes:
-    return varint(field << 3) + varint(value)
-
-
-def block(field: int, data: bytes | str) -> bytes:
-    data = data.encode() if isinstance(data, str) else data
-    return varint(field << 3 | 2) + varint(len(data)) + data
-
-
-def node(kind: str, inputs: list[str], output: str) -> bytes:
-    return block(1, b"".join(block(1, name) for name in inputs) + block(2, output) + block(4, kind))
-
-
-def tensor(name: str, values: torch.Tensor) -> bytes:
-    dims = b"".join(number(1, size) for size in values.shape)
-    raw = struct.pack(f"<{values.numel()}f", *values.flatten().tolist())
-    return block(5, dims + number(2, 1) + block(8, name) + block(9, raw))
-
-
-def port(field: int, name: str, shape: tuple[int, ...]) -> bytes:
-    dims = b"".join(block(1, number(1, size)) for size in shape)
-    return block(field, block(1, name) + block(2, block(1, number(1, 1) + block(2, dims))))
-
-
-def channel_model(path: Path, weight: torch.Tensor, bias: torch.Tensor, size: int = 16) -> Path:
-    """Logits = mean colour (3) @ weight (3, K) + bias (K)."""
-    graph = b"".join(
-        [
-            node("GlobalAveragePool", ["input"], "pooled"),
-            node("Flatten", ["pooled"], "flat"),
-            node("Gemm", ["flat", "weight", "bias"], "output"),
-            block(2, "channels"),
-            tensor("weight", weight),
-            tensor("bias", bias),
-            port(11, "input", (1, 3, size, size)),
-            port(12, "output", (1, weight.shape[1])),
-        ]
-    )
-    path.write_bytes(number(1, 8) + block(7, graph) + block(8, block(1, "") + number(2, 13)))
-    return path
-
-
 @pytest.mark.parametrize(
     ("classes", "place", "ours"),
     [(8, 4, 1), (8, 1, 7), (8, 5, 0), (7, 3, 1), (7, 4, 0), (10, 7, 3), (9, 1, 5)],
 )
-def test_classes_of_hsemotion_come_in_our_order(tmp_path, classes, place, ours):
+def test_classes_of_hsemotion_come_in_our_order(channel_model, tmp_path, classes, place, ours):
     pytest.importorskip("onnxruntime")
     bias = torch.zeros(classes)
     bias[place] = 20.0
@@ -109,7 +54,7 @@ def test_classes_of_hsemotion_come_in_our_order(tmp_path, classes, place, ours):
     assert (float(chances[0, 7]) == 0.0) is (classes in (7, 9))
 
 
-def test_pictures_reach_hsemotion_normalised(tmp_path):
+def test_pictures_reach_hsemotion_normalised(channel_model, tmp_path):
     pytest.importorskip("onnxruntime")
     weight = torch.zeros(3, 8)
     weight[0, 0] = 1.0  # the logit of anger is the mean red as ImageNet networks see it
@@ -121,7 +66,7 @@ def test_pictures_reach_hsemotion_normalised(tmp_path):
     torch.testing.assert_close(model(picture)[0, 6], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_missing_and_wrong_files_are_named(tmp_path):
+def test_missing_and_wrong_files_are_named(channel_model, tmp_path):
     with pytest.raises(TalkfaceError, match=r"none.onnx does not exist; give the path of an .onnx file"):
         HSEmotionClassifier(tmp_path / "none.onnx")
     pytest.importorskip("onnxruntime")

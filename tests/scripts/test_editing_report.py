@@ -95,5 +95,15 @@ def test_numbers_of_the_page(tmp_path: Path) -> None:
         "2",
     ]
     assert "true emotion of 50.0%" in text
-    assert "With guidance, at strength 500: accuracy rises, PSNR falls." in text
+    assert "strength 500: accuracy rises (0.333 0.667), PSNR falls." in text
     assert "28.09" in text and "(editing_people.jpg)" in text
+
+
+def test_cells_are_compared_on_the_pictures_that_all_have(tmp_path: Path) -> None:
+    """A hundred easy pictures that only one cell has must not make a trend."""
+    rows = Rows(tmp_path)
+    rows.add("1 500", [row("a", 0, 1, 0, 35.0), *(row(f"easy{n}", 0, 1, 1, 20.0) for n in range(100))])
+    rows.add("3 500", [row("a", 0, 1, 1, 31.0)])
+    text = report(rows, EMOTIONS, ABOUT, [])
+    assert "On the 1 pictures" in text
+    assert "strength 500: accuracy rises (0.000 1.000), PSNR falls." in text

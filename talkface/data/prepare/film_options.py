@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
+from talkface.data.prepare.film_judges import NONE
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.film_source import FilmSource
 
@@ -72,6 +73,13 @@ def add_film_options(source: type[FilmSource], parser: argparse.ArgumentParser) 
         else:
             option |= SPECIAL.get(field.name, {"type": type(default), "metavar": "N"})
         parser.add_argument(f"--{field.name.replace('_', '-')}", **option)
+    parser.add_argument(
+        "--sync",
+        default=NONE,
+        metavar="none|shape|FILE",
+        help="what judges lips against sound: nothing, landmarks against the bundle's sound encoder, or a sync "
+        "network: syncnet_v2.model, lipsync_expert.pth, a .safetensors of scripts/train_expert.py sync (default: none)",
+    )
 
 
 def shown(name: str, default: Any) -> str:

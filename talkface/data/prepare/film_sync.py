@@ -1,9 +1,9 @@
 """Whether lips and sound belong together, and by how much the sound is late: the step, not the expert.
 
-The expert (a network that knows lips and speech) is handed in. talkface has none yet: until one is given, the step is
-off and no clip carries an offset. With one, offset and confidence are stored with every clip, the sound is shifted by
-the offset (real samples of the film move in, not silence), the shifted clip is judged again, and what is not in step
-even then is left out.
+The expert (something that knows lips and speech; `film_judges` makes those of talkface) is handed in; without one the
+step is off and no clip carries an offset. With one, offset and confidence are stored with every clip, the sound is
+shifted by the offset (real samples of the film move in, not silence), the shifted clip is judged again, and what is not
+in step even then is left out. An offset within the expert's own error is none: shifting by it would do harm.
 """
 
 from __future__ import annotations
@@ -37,8 +37,15 @@ class SyncMeasure:
 class SyncExpert(Protocol):
     """Judges lips against sound. Picklable, and the same clip always gets the same answer."""
 
-    name: str
-    """Which expert, with which weights; stored in the settings of the corpus."""
+    @property
+    def name(self) -> str:
+        """Which expert, with which weights; stored in the settings of the corpus."""
+        ...
+
+    @property
+    def error(self) -> float:
+        """Frames by which it may err on a clip that is in step; offsets up to that are left alone."""
+        ...
 
     def measure(
         self, pictures: np.ndarray, landmarks: np.ndarray, sound: np.ndarray, fps: float, sample_rate: int
@@ -78,12 +85,12 @@ def in_step(
         reason = f"the sound is {found.offset:+.1f} frames late; {recipe.most_offset:g} are allowed"
         raise Rejected("sync", reason, found.offset)
     residual = 0.0
-    if found.offset:
+    if abs(found.offset) > expert.error:
         moved = film.cut_sound(first, last, late=found.offset)
         assert moved is not None
         sound = moved
         residual = expert.measure(pictures, landmarks, sound, fps, film.sound.sample_rate).offset
-        if abs(residual) > RESIDUAL:
+        if abs(residual) > max(RESIDUAL, expert.error):
             reason = f"shifted by {-found.offset:+.1f} frames the sound is still {residual:+.1f} late"
             raise Rejected("sync", reason, residual)
     measured = {"offset": found.offset, "confidence": found.confidence, "residual": residual}

@@ -126,3 +126,23 @@ def test_a_corpus_is_resumed_to_the_same_bytes(tmp_path: Path):
 def test_impossible_recipes_are_refused(settings, message):
     with pytest.raises(TalkfaceError, match=message):
         FaceRecipe(**settings)
+
+
+def test_pictures_of_a_person_can_be_spread_over_scenes():
+    one, many = (
+        FaceRecipe(identities=4, val_people=0, test_people=1, faces_per_identity=6),
+        FaceRecipe(identities=4, val_people=0, test_people=1, faces_per_identity=6, scenes=3),
+    )
+    single = [plan for plans in plan_faces(one).values() for plan in plans]
+    several = [plan for plans in plan_faces(many).values() for plan in plans]
+    assert len(single) == 4 and len(several) == 12
+    for plan in single:
+        own = [other for other in several if other.subject == plan.subject]
+        assert {other.person_seed for other in own} == {plan.person_seed}
+        assert {other.split for other in own} == {plan.split}
+        assert len({other.scene_seed for other in own}) == len({other.faces_seed for other in own}) == 3
+        assert sorted(e for other in own for e in other.emotions) == sorted(plan.emotions)
+    # what older corpora hold of their recipe is unchanged
+    assert "scenes" not in one.description() and many.description()["scenes"] == 3
+    with pytest.raises(TalkfaceError, match="scenes: 7; allowed 1 to 6"):
+        FaceRecipe(faces_per_identity=6, scenes=7)

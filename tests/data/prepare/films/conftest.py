@@ -115,6 +115,7 @@ class MouthAgainstLoudness:
     """Cross-correlation of how dark the mouth is with how loud the sound is, frame by frame."""
 
     name = "cross-correlation"
+    error = 0.0
 
     def measure(
         self, pictures: np.ndarray, landmarks: np.ndarray, sound: np.ndarray, fps: float, sample_rate: int

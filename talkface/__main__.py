@@ -1,0 +1,7 @@
+"""`python -m talkface`: the command line, where its script is not on the path."""
+
+import sys
+
+from talkface.cli import main
+
+sys.exit(main())
