@@ -2,12 +2,11 @@
 
 Every clip of a split is dubbed by each bundle, and a reader that guided none of them reads the mouths, cut by the exact
 landmarks of the real film: character and viseme error, and the cosine distance of its front end's features to those of
-the real film, which tells differences that a weak reader cannot spell; PSNR, SSIM and LPIPS of the mouth. Rows besides the
-bundles: the real film, the real film of the next clip (what a mouth that says something else scores), and the guide
-alone of the first bundle.
+the real film, which tells differences that a weak reader cannot spell. PSNR, SSIM and LPIPS are of the mouth. Rows
+besides the bundles: the real film, the real film of the next clip (what a mouth that says something else scores), and
+the guide alone of the first bundle.
 
-    python scripts/evaluate_lips.py --corpus corpora/synth --judge reader1.safetensors \\
-        --bundle default runs/lips/bundle
+    python scripts/evaluate_lips.py --corpus corpora/synth --judge reader1.safetensors --bundle default runs/lips/bundle
 """
 
 from __future__ import annotations
