@@ -85,6 +85,11 @@ EXPERTS: tuple[Expert, ...] = (
         "enet_b0_8_best_vgaf.onnx", "in the repository av-savchenko/face-emotion-recognition; enet_b2_7.onnx as well",
     ),
     Expert(
+        "lip reader", "auto-avsr", _X + "lipreading.LipReader", where="file", weights="vsr_trlrs3_base.pth",
+        source="linked by the repository mpc001/auto_avsr; then talkface import-checkpoint --kind auto-avsr",
+    ),
+    _built("lip reader", "lipreading", _X + "lipreading.LipReader", "reader0.safetensors"),
+    Expert(
         "sound", "bundled", _X + "speech_articulation.ArticulationEncoder", where="bundle", weights="default/speech"
     ),
     Expert(
