@@ -48,7 +48,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(600)
 def test_the_terms_fall_on_one_batch(trained: Path) -> None:
     run = trained / "runs/smoke_lipread_finetune"
-    for name in ("loss", "latent"):  # pixels of an untrained decoder, and a reader that knows nothing, tell little
+    # pixels of an untrained decoder, and a reader that knows nothing, tell little
+    for name in ("loss", "latent"):
         values = scalars(run, f"train/{name}")
         assert len(values) == STEPS and all(value == value for value in values)
         assert sum(values[-4:]) < 0.9 * sum(values[:4]), name
