@@ -1,9 +1,10 @@
 """Does a lip reader understand the films of a bundle? Films of held-out people dubbed with their own sound.
 
 Every clip of a split is dubbed by each bundle, and a reader that guided none of them reads the mouths, cut by the exact
-landmarks of the real film: character and viseme error; beside them PSNR, SSIM and LPIPS of the mouth. Rows besides the
-bundles: the real film, the real film of the next clip (what a mouth that says something else scores), and the guide
-alone of the first bundle.
+landmarks of the real film: character and viseme error, and the cosine distance of its front end's features to those of
+the real film, which tells differences that a weak reader cannot spell. PSNR, SSIM and LPIPS are of the mouth. Rows
+besides the bundles: the real film, the real film of the next clip (what a mouth that says something else scores), and
+the guide alone of the first bundle.
 
     python scripts/evaluate_lips.py --corpus corpora/synth --judge reader1.safetensors --bundle default runs/lips/bundle
 """
@@ -11,6 +12,7 @@ alone of the first bundle.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from talkface.experts.mouth_crop import mouth_crops
 from talkface.experts.registry import check_judge, load_expert
 from talkface.experts.vision import LPIPS
 from talkface.media import Audio, exact_rate, to_tensor, write_image
+from talkface.media.output import replacing
 from talkface.pipelines.film_rows import write_lossless
 from talkface.pipelines.film_scores import mouth_scores, mouth_squares
 from talkface.portrait.sheet import sheet
@@ -68,9 +71,34 @@ def dub(pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
     return np.concatenate([made, film.frames[len(made) :]])
 
 
+def kept(folder: Path, pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
+    """`dub`, or what it made the last time with the same weights."""
+    network = json.loads((pipeline.bundle.folder / "bundle.json").read_text())["parts"]["network"]["sha256"]
+    path = folder / f"{film.name}-{guide or 'default'}-{network[:12]}-{seed}.npy"
+    if path.is_file():
+        return np.load(path)
+    made = dub(pipeline, film, guide, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, made)
+    return made
+
+
 def mouths(frames: Array, landmarks: Array) -> Tensor:
     """(T, 1, 88, 88) in [0, 1], cut by the exact landmarks."""
     return mouth_crops(to_tensor(frames)[None], torch.from_numpy(landmarks)[None])[0]
+
+
+@torch.no_grad()
+def look(judge: Any, film: Tensor) -> Tensor:
+    """(T, D): what the judge's front end sees in mouths (T, 1, 88, 88)."""
+    return judge.frame_features(film[None])[0]
+
+
+def distance(made: Tensor, real: Tensor) -> float:
+    """Mean over frames of 1 - cosine of two films' features, as long as both last."""
+    count = min(len(made), len(real))
+    return float((1.0 - torch.cosine_similarity(made[:count], real[:count], dim=1)).mean())
 
 
 def edits(found: list[tuple[str, str]], said: list[tuple[str, str]]) -> Array:
@@ -125,23 +153,29 @@ def main() -> int:
     said = [film.said for film in films]
     first = pipelines[options.bundle[0]]
     rows: dict[str, list[Array]] = {REAL: [film.frames for film in films]}
-    rows[GUIDE] = [dub(first, film, "warp", options.seed) for film in films]
+    folder = options.out / "films"
+    rows[GUIDE] = [kept(folder, first, film, "warp", options.seed) for film in films]
     for name, pipeline in pipelines.items():
-        rows[name] = [dub(pipeline, film, None, options.seed) for film in films]
+        rows[name] = [kept(folder, pipeline, film, None, options.seed) for film in films]
     results: dict[str, Any] = {}
+    seen: list[Tensor] = []
     for name, made in rows.items():
-        found = read_all(
-            judge, [mouths(frames, film.landmarks) for frames, film in zip(made, films, strict=True)]
-        )
+        cut = [mouths(frames, film.landmarks) for frames, film in zip(made, films, strict=True)]
+        found = read_all(judge, cut)
+        looks = [look(judge, film) for film in cut]
+        seen = seen or looks
         scores = [
             mouth_scores(
                 frames, film.frames, mouth_squares(film.landmarks, *film.frames.shape[1:3]), perceptual
             )
             for frames, film in zip(made, films, strict=True)
         ]
-        results[name] = {"edits": edits(found, said), "read": found, "scores": scores}
+        away = [distance(a, b) for a, b in zip(looks, seen, strict=True)]
+        results[name] = {"edits": edits(found, said), "read": found, "scores": scores, "distance": away}
         if name == REAL:
-            results[OTHER] = {"edits": edits(found[1:] + found[:1], said), "read": [], "scores": []}
+            away = [distance(a, b) for a, b in zip(looks[1:] + looks[:1], seen, strict=True)]
+            wrong = edits(found[1:] + found[:1], said)
+            results[OTHER] = {"edits": wrong, "read": [], "scores": [], "distance": away}
     options.out.mkdir(parents=True, exist_ok=True)
     write_image(options.out / "lips.png", picture(films, rows, list(pipelines)))
     save(
@@ -163,15 +197,20 @@ def table(results: dict[str, Any], said: list[tuple[str, str]], bundles: list[st
         for score, form in (("psnr", "{:.2f}"), ("ssim", "{:.3f}"), ("lpips", "{:.4f}")):
             values = [one[score] for one in result["scores"] if score in one and np.isfinite(one[score])]
             means.append(form.format(np.mean(values)) if values else "–")
-        cells.append([name, *rates, *means])
-    lines = [markdown(["row", "CER", "viseme error", "PSNR", "SSIM", "LPIPS"], cells), ""]
+        cells.append([name, *rates, f"{np.mean(result['distance']):.4f}", *means])
+    headings = ["row", "CER", "viseme error", "distance", "PSNR", "SSIM", "LPIPS"]
+    lines = [markdown(headings, cells), ""]
     before = results[bundles[0]]["edits"]
     for name in bundles[1:]:
         for column, what in enumerate(("characters", "visemes")):
             rate, low, high = change(before[:, column], results[name]["edits"][:, column])
             lines.append(
-                f"Wrong {what}, {name} against {bundles[0]}: {rate:+.1%} (95 % interval {low:+.1%} to {high:+.1%})."
+                f"Wrong {what}, {name} against {bundles[0]}: {rate:+.1%} "
+                f"(95 % interval {low:+.1%} to {high:+.1%})."
             )
+        away = (np.array(results[one]["distance"]) for one in (bundles[0], name))
+        rate, low, high = change(*away)
+        lines.append(f"Distance, {name} against {bundles[0]}: {rate:+.1%} ({low:+.1%} to {high:+.1%}).")
     return "\n".join(lines)
 
 

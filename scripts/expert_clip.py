@@ -20,7 +20,7 @@ from talkface.experts.prompts import EMOTION_PROMPTS, IMAGENET_TEMPLATES, PLAIN,
 from talkface.experts.registry import load_expert
 from talkface.media import to_tensor
 from talkface.portrait.crop import AlignedCrop
-from talkface.training.captions import NAMES, attributes_of
+from talkface.training.captions import NAMES, QUESTIONS, attributes_of
 from talkface.training.clip import CaptionedFaces, CaptionSampler, all_words, train_clip
 
 HELP = "does a sentence fit a picture: a small CLIP for faces"
@@ -38,16 +38,6 @@ vectors ({dim} numbers, unit length) are close when a sentence is true of a face
   docs/results/experts.md.
 - **Licence**: Apache-2.0.
 """
-QUESTIONS = {
-    "age": ("young face", "middle-aged face", "old face"),
-    "hair": ("bald face", "face with short hair", "face with long hair"),
-    "hair_colour": tuple(f"face with {colour} hair" for colour in ("black", "brown", "blond", "red", "grey")),
-    "glasses": ("face", "face with glasses"),
-    "beard": ("face", "face with stubble", "face with a moustache", "face with a beard"),
-    "skin": ("face with light skin", "face", "face with dark skin"),
-    "turned": ("face, turned to the left", "face, looking ahead", "face, turned to the right"),
-}
-"""Attribute -> the sentence for each of its values."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

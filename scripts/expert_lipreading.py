@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from expert_files import parameters_of, save_expert
 from torch import Tensor
 
@@ -26,19 +27,32 @@ from talkface.errors import TalkfaceError, require
 from talkface.experts.lipreading import BLANK, LipReader
 from talkface.experts.mouth_crop import mouth_crops
 from talkface.experts.registry import load_expert
-from talkface.training.lipreading import CHARACTERS, MARGIN, SpeechSampler, SpokenClip, train_lip_reader
+from talkface.training.lipreading import CHARACTERS, SpeechSampler, SpokenClip, margin_of, train_lip_reader
 
 HELP = "what a mouth says, as characters and as visemes"
-# what both have: crops of 44 pixels are what a 128-pixel face shows of a mouth
-SHARED = {"vocabulary": CHARACTERS, "visemes": (BLANK, *VISEMES[1:]), "channels": 16, "reduce": 2, "dim": 144}
+REDUCE = 2
+"""A face of 128 pixels shows a mouth on about 44."""
+SHARED = {
+    "vocabulary": CHARACTERS,
+    "visemes": (BLANK, *VISEMES[1:]),
+    "channels": 16,
+    "reduce": REDUCE,
+    "dim": 144,
+}
 ENCODERS: dict[str, dict[str, object]] = {
     "conformer": {"encoder": "conformer", "heads": 4, "hidden": 384, "layers": 3, "kernel": 9},
-    "convolution": {"encoder": "convolution", "layers": 6, "kernel": 5, "activation": "prelu"},
+    "convolution": {
+        "encoder": "convolution",
+        "layers": 6,
+        "kernel": 5,
+        "activation": "prelu",
+        "blocks": (1, 1, 1, 1),
+    },
 }
 CARD = """# Lip reader, seed {seed}
 
-{parameters:.2f} M parameters: 3D convolution, ResNet-18 (16 channels) and a {encoder} encoder, with CTC heads for
-characters and for {visemes} viseme classes.
+{parameters:.2f} M parameters: 3D convolution, residual network (16 channels) and a {encoder} encoder, with CTC heads
+for characters and for {visemes} viseme classes.
 
 - **Input**: (B, T, 1, 88, 88) grey mouths in [0, 1] at 25 frames a second, cut by talkface.experts.mouth_crop.
 - **Trained on**: {clips} rendered clips ({hours:.1f} minutes) of {people} synthetic people with synthesized voices
@@ -80,13 +94,13 @@ def said_visemes(corpus: Corpus, clip: ClipEntry) -> list[int]:
 def read_clips(folders: Sequence[Path], split: str) -> tuple[list[SpokenClip], int]:
     """All clips of a split with their truth, and how many people speak in them."""
     clips, people = [], 0
-    side = 88 + 2 * MARGIN
     for folder in folders:
         corpus = Corpus(folder, split)
         people += len({clip.subject for clip in corpus})
         for clip in corpus:
             truth = corpus.read_truth(clip, ("viseme", "actions"))
-            mouths = read_mouths(corpus, clip, side, lambda pictures: pictures)
+            mouths = read_mouths(corpus, clip, 88 + 2 * margin_of(88), lambda pictures: pictures)
+            mouths = F.avg_pool2d(mouths, REDUCE)  # as the reader does, once
             clips.append(
                 SpokenClip(
                     mouths=(mouths[:, 0] * 255).round().to(torch.uint8).numpy(),
@@ -106,9 +120,10 @@ def train(options: argparse.Namespace) -> None:
     print(f"{len(clips)} clips, {frames} frames, {people} people", flush=True)
     torch.manual_seed(options.seed)
     arguments = SHARED | ENCODERS[options.encoder]
+    size = 88 // REDUCE
     reader = train_lip_reader(
-        LipReader(**arguments),  # type: ignore[arg-type]
-        SpeechSampler(clips, seed=options.seed),
+        LipReader(**arguments | {"crop_size": size, "reduce": 1}),  # type: ignore[arg-type]
+        SpeechSampler(clips, size, seed=options.seed),
         seconds=60 * options.minutes,
         batch_size=options.batch_size,
         device=options.device,

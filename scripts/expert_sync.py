@@ -25,14 +25,22 @@ from talkface.experts.registry import load_expert
 from talkface.experts.speech import ArticulationEncoder
 from talkface.experts.sync import SIZES, SyncNetwork
 from talkface.experts.sync_shape import ShapeSync
-from talkface.training.sync import SyncSampler, TalkingMouth, heard_versions, stored_crops, train_sync
+from talkface.metrics.sync import sync_errors
+from talkface.training.sync import (
+    SyncSampler,
+    TalkingMouth,
+    heard_versions,
+    stored_crops,
+    train_sync,
+)
 
 HELP = "whether lips and sound belong together"
 CLASS = "talkface.experts.sync.SyncNetwork"
 CARD = """# Sync expert, {frames} frames, seed {seed}
 
 Embeds {frames} consecutive frames of a mouth and the sound around them; what belongs together lies close together.
-{parameters:.2f} M parameters, {frozen:.2f} M of them the speech encoder of the default bundle, which stays as it is.
+{parameters:.2f} M parameters. Its eyes are the mouth network of the default bundle, whose first two stages stay as they
+are; its ears the bundle's speech encoder ({frozen:.2f} M), which stays.
 
 - **Input**: (B, {frames}, 3, 64, 64) crops of the mouth, RGB in [-1, 1], 25 frames a second (`SyncExpert.crops` cuts
   them out by landmarks, differentiably); sound of any sample rate through `sound_windows`.
@@ -144,8 +152,8 @@ def evaluate(options: argparse.Namespace) -> str:
         '15 frames of 25 a second; saying any offset finds 3 of 31 (0.097) within one frame. "Shape" correlates the '
         "lip gap of landmarks with the one that the default bundle's sound encoder tells.",
         "",
-        "| expert | offset within 1 frame | mean offset | single windows within 1 frame | LSE-C | LSE-C, other sound |",
-        "|---|---|---|---|---|---|",
+        "| expert | offset within 1 frame | mean offset | windows within 1 | LSE-D | LSE-C | LSE-C, other sound |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, expert in experts.items():
         print(f"{name} on renders", file=sys.stderr)
@@ -166,15 +174,16 @@ def hits(readings: list[Any], wanted: list[int]) -> float:
 
 def render_row(name: str, made: list[Trial]) -> str:
     """One expert on all clips."""
-    own = [trial.own for trial in made]
+    errors = sync_errors(trial.own for trial in made)
+    other = sync_errors(trial.shuffled for trial in made if trial.shuffled is not None)
     windows = [trial.windows for trial in made if trial.windows is not None and np.isfinite(trial.windows)]
-    other = [trial.shuffled.confidence for trial in made if trial.shuffled is not None]
     cells = [
-        f"{hits(own, [0] * len(own)):.3f}",
-        f"{np.mean([one.offset for one in own]):+.2f}",
+        f"{errors.in_step:.3f}",
+        f"{errors.offset:+.2f}",
         f"{np.mean(windows):.3f}" if windows else "–",
-        f"{np.mean([one.confidence for one in own]):.3f}",
-        f"{np.mean(other):.3f}",
+        f"{errors.lse_d:.3f}",
+        f"{errors.lse_c:.3f}",
+        f"{other.lse_c:.3f}",
     ]
     return f"| {name} | " + " | ".join(cells) + " |"
 

@@ -34,6 +34,7 @@ from talkface.experts.vision import LPIPS
 from talkface.training.callbacks import EMAWeights
 from talkface.training.lip_finetune import LipFinetuneModule
 from talkface.training.lip_objective import LipObjective
+from talkface.training.start import step_generator
 
 STAGES = ("sequences", "tune", "pack")
 
@@ -62,11 +63,11 @@ def sequences(options: argparse.Namespace) -> None:
 def tune(options: argparse.Namespace) -> None:
     """The sampler's only step, judged by the reader and by its pixels."""
     bundle = load_bundle(options.bundle)
-    data = Sequences(options.work / "train", bundle.part("first_stage"))
+    data = Sequences(options.sequences or options.work / "train", bundle.part("first_stage"), options.most)
     network, conditioner = bundle.part("network"), bundle.part("conditioner")
     for part in (network, conditioner):
         part.requires_grad_(True)
-    perceptual = Few(LPIPS("vgg", options.lpips_backbone), 8) if options.perceptual else None
+    perceptual = Few(LPIPS("vgg", options.lpips_backbone), 16) if options.perceptual else None
     objective = LipObjective(
         load_expert(options.reader),
         None if options.sync is None else load_expert(options.sync),
@@ -97,6 +98,9 @@ def tune(options: argparse.Namespace) -> None:
         warmup_steps=20,
         seed=options.seed,
     )
+    if options.reading:
+        objective.weights["reading"] *= balance(module, data)
+        print(f"weight of the reader: {objective.weights['reading']:.3f}", flush=True)
     checkpoints = ModelCheckpoint(
         dirpath=options.work / "tune",
         save_last=True,
@@ -127,6 +131,20 @@ def tune(options: argparse.Namespace) -> None:
     torch.save(kept | {"guided_by": objective.guided_by}, options.work / "tuned.pt")
 
 
+@torch.no_grad()
+def balance(module: LipFinetuneModule, data: Sequences, count: int = 8) -> float:
+    """How much larger the term of pixels is than the reader's, whose scale is its own, before training."""
+    sums = {"pixel": 0.0, "reading": 1e-9}
+    for number in range(min(count, len(data))):
+        batch = {name: value[None] for name, value in data[number].items()}
+        clean, inputs, drops = module.tune(batch, step_generator(0, number), drop=False)
+        shown, true = module.shown(clean, inputs, drops), module.window.cut(inputs["target"])
+        film = module.window.paste(shown, inputs["target"])
+        terms = module.objective.terms(film[None], shown[None], true[None], batch)
+        sums = {name: value + float(terms[name]) for name, value in sums.items()}
+    return sums["pixel"] / sums["reading"]
+
+
 def pack(options: argparse.Namespace) -> None:
     """The bundle with the finetuned parts in place."""
     bundle = load_bundle(options.bundle)
@@ -152,17 +170,24 @@ def main() -> int:
     add("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")
     add("--minutes", type=float, default=20, help="time for training")
     add("--draw-minutes", type=float, default=10, help="time for drawing sequences")
+    add("--sequences", type=Path, help="folder of sequences that another run drew; default: WORK/train")
+    add("--most", type=int, default=10**6, help="of these sequences are used")
     add("--rounds", type=int, default=2, help="sequences of each clip")
     add("--frames", type=int, default=16, help="of a sequence")
     add("--batch-size", type=int, default=1, help="sequences")
-    add("--features", default="sequence", choices=("frames", "sequence"))
-    add("--reading", type=float, default=1.0, help="weight of the reader's cosine distance")
+    add("--features", default="frames", choices=("frames", "sequence"))
+    add(
+        "--reading",
+        type=float,
+        default=1.0,
+        help="the reader's cosine distance, in times the term of pixels at the start",
+    )
     add("--latent", type=float, default=0.1, help="weight of the squared error of the latents")
     add("--pixel", type=float, default=1.0, help="weight of the absolute difference of pixels")
     add("--perceptual", type=float, default=0.5, help="weight of LPIPS; 0: none")
     add("--temporal", type=float, default=0.5, help="weight of the difference of changes")
     add("--sync-weight", type=float, default=0.05)
-    add("--learning-rate", type=float, default=5e-5)
+    add("--learning-rate", type=float, default=2e-4)
     add("--seed", type=int, default=7)
     options = parser.parse_args()
     if "tune" in options.stage and options.reader is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,18 +139,14 @@ def draw_sequences(
 
 
 @torch.no_grad()
-def encoded(folder: Path, first_stage: Any) -> dict[str, Tensor]:
-    """Latents by name, float16, (N, T, C, h, w), of the references (N, C, h, w); computed once."""
+def encoded(folder: Path, first_stage: Any, most: int) -> dict[str, Tensor]:
+    """Latents by name, float16, (N, T, C, h, w), of the references (N, C, h, w); goes on where it stopped."""
     path = folder / "latents.pt"
-    count = json.loads((folder / "progress.json").read_text())["done"]
-    if path.is_file():
-        kept = torch.load(path, weights_only=True)
-        if len(kept["target_latents"]) == count:
-            return kept
+    count = min(most, json.loads((folder / "progress.json").read_text())["done"])
+    kept: list[dict[str, Tensor]] = torch.load(path, weights_only=True) if path.is_file() else []
     pictures = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in PICTURES}
     hidden = torch.from_numpy(generation_mask(IMAGE_SIZE))
-    columns: dict[str, list[Tensor]] = {}
-    for number in tqdm(range(count), desc="encode", mininterval=20):
+    for number in tqdm(range(len(kept), count), desc="encode", mininterval=20):
         images = {
             name: torch.from_numpy(values[number].copy()).float() / 127.5 - 1.0
             for name, values in pictures.items()
@@ -160,19 +155,19 @@ def encoded(folder: Path, first_stage: Any) -> dict[str, Tensor]:
         images["reference"] = images["reference"][None]
         with torch.autocast("cpu", torch.bfloat16):
             latents = first_stage.encode(torch.cat(list(images.values()))).half()
-        parts = latents.split([len(image) for image in images.values()])
-        for name, values in zip(images, parts, strict=True):
-            columns.setdefault(f"{name}_latents", []).append(values[0] if name == "reference" else values)
-    stored = {name: torch.stack(values) for name, values in columns.items()}
-    torch.save(stored, path)
-    return stored
+        parts = dict(zip(images, latents.split([len(image) for image in images.values()]), strict=True))
+        parts["reference"] = parts["reference"][0]
+        kept.append({f"{name}_latents": values.clone() for name, values in parts.items()})
+        if number % 25 == 24 or number + 1 == count:
+            torch.save(kept, path)
+    return {name: torch.stack([one[name] for one in kept[:count]]) for name in kept[0]}
 
 
 class Sequences(Dataset[dict[str, Tensor]]):
-    """What `draw_sequences` and `encoded` made, ready for `LipFinetuneModule`."""
+    """What `draw_sequences` and `encoded` made, at `most` so many, ready for `LipFinetuneModule`."""
 
-    def __init__(self, folder: Path, first_stage: Any) -> None:
-        self.latents = encoded(folder, first_stage)
+    def __init__(self, folder: Path, first_stage: Any, most: int = 10**6) -> None:
+        self.latents = encoded(folder, first_stage, most)
         self.pictures = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("target", "guide")}
         self.numbers: list[dict[str, Tensor]] = torch.load(folder / "numbers.pt", weights_only=True)
 
@@ -184,12 +179,3 @@ class Sequences(Dataset[dict[str, Tensor]]):
         for name, values in self.pictures.items():
             item[name] = torch.from_numpy(values[index].copy()).float() / 127.5 - 1.0
         return item | self.numbers[index]
-
-
-def endless(data: Sequences, seed: int, start: int) -> Iterator[int]:
-    """Indices of `data` in a new order every epoch, from the `start`-th one on: a resumed run takes the same path."""
-    epoch, place = divmod(start, len(data))
-    while True:
-        order = np.random.default_rng([seed, epoch]).permutation(len(data))
-        yield from (int(index) for index in order[place:])
-        epoch, place = epoch + 1, 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from talkface.data.base import ClipEntry, Corpus
 from talkface.data.prepare.film_faces import follow
-from talkface.experts.sync_offset import MAX_OFFSET, SyncReading, distances, read_offset
+from talkface.experts.sync_offset import MAX_OFFSET, SyncReading, compare, read_offset
 from talkface.experts.sync_shape import ShapeSync
 from talkface.media import open_video, read_audio
 
@@ -29,6 +29,7 @@ class Clip:
     frames: Tensor
     landmarks: Tensor
     sound: Tensor
+    seen: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,7 +91,9 @@ def tell(expert: Any, clip: Clip, sound: Tensor) -> tuple[SyncReading, Tensor | 
     """Its reading, and the distances of all windows where it has any."""
     if isinstance(expert, ShapeSync):
         return expert.read(clip.landmarks, sound, 16000, FPS), None
-    apart = distances(expert, clip.frames, clip.landmarks, sound, 16000)
+    if expert.name not in clip.seen:  # looked at once, whatever the sounds
+        clip.seen[expert.name] = expert.embed_film(clip.frames, clip.landmarks)
+    apart = compare(expert, clip.seen[expert.name], sound, 16000)
     return read_offset(apart), apart
 
 
@@ -102,6 +105,7 @@ def window_share(apart: Tensor) -> float:
     return float(((whole.argmin(1) - MAX_OFFSET).abs() <= 1).float().mean())
 
 
+@torch.no_grad()
 def trials(expert: Any, clips: Sequence[Clip], planted: Sequence[int] = PLANTED) -> list[Trial]:
     """Every clip as it is, with its sound moved, and with the next clip's sound."""
     made = []

@@ -85,6 +85,21 @@ EXPERTS: tuple[Expert, ...] = (
         "enet_b0_8_best_vgaf.onnx", "in the repository av-savchenko/face-emotion-recognition; enet_b2_7.onnx as well",
     ),
     Expert(
+        "lip reader", "auto-avsr", _X + "lipreading.LipReader", where="file", weights="vsr_trlrs3_base.pth",
+        source="linked by the repository mpc001/auto_avsr; then talkface import-checkpoint --kind auto-avsr",
+    ),
+    _built("lip reader", "lipreading", _X + "lipreading.LipReader", "reader0.safetensors"),
+    Expert(
+        "sync", "SyncNet", _X + "sync_reference.SyncNet", where="file", weights="syncnet_v2.model",
+        source="linked by the repository joonson/syncnet_python",
+    ),
+    Expert(
+        "sync", "Wav2Lip's expert", _X + "sync_reference.Wav2LipSync", where="file", weights="lipsync_expert.pth",
+        source="linked by the repository Rudrabha/Wav2Lip",
+    ),
+    Expert("sync", "shape", _X + "sync_shape.ShapeSync", where="bundle", weights="default/speech"),
+    _built("sync", "sync", _X + "sync.SyncNetwork", "sync5.safetensors"),
+    Expert(
         "sound", "bundled", _X + "speech_articulation.ArticulationEncoder", where="bundle", weights="default/speech"
     ),
     Expert(

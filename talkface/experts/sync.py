@@ -115,8 +115,8 @@ class SyncNetwork(SyncExpert):
     """The bundled expert: a mouth network's trunk and a speech encoder, both joined over the window.
 
     Lips are seen by the convolutions that `MouthNetwork` places lip points with, the sound is heard by the
-    `ArticulationEncoder`, which learnt from recordings of people; only what joins them is new. Trained by
-    `talkface.training.sync`; the speech encoder stays as it is.
+    `ArticulationEncoder`, which learnt from recordings of people; `talkface.training.sync` teaches the deeper
+    stages of the former, and what joins both over the window.
 
     Args:
         num_frames: 5 (0.2 s) or 16 (0.64 s).

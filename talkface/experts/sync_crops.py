@@ -17,6 +17,7 @@ SMOOTHING = 2.0
 """Standard deviation in frames of the Gaussian that smooths the place of the crop."""
 _MOUTH, _EYES_TO_MOUTH = 1.1, 1.2  # as talkface.experts.mouth_network frames a mouth
 _DETECTED = 1.25  # side of a detector's box in distances from brows to chin
+_AROUND = 0.4  # by how much SyncNet's preparation widens it
 
 
 def smooth(values: Tensor, deviation: float = SMOOTHING) -> Tensor:
@@ -33,8 +34,8 @@ def crop_frames(landmarks: Tensor, region: str) -> Tensor:
 
     Args:
         landmarks: (B, T, 68, 2) in pixels of the frames.
-        region: "mouth" = a square around the lips as wide as the eyes; "face" = about the box of a detector, and
-            "lower half" = the lower half of that.
+        region: "mouth" = a square around the lips as wide as the eyes; "lower half" = about that of a detector's box;
+            "face" = about that box widened as SyncNet's preparation does, to the sides and below.
 
     Returns:
         (B, T, 6): centre x, y; half of its width along x, y; half of its height along x, y.
@@ -64,10 +65,12 @@ def crop_frames(landmarks: Tensor, region: str) -> Tensor:
         side = _DETECTED * high
         # of a detector's box the chin is near the lower border
         centre = chin - down * (0.5 * side - 0.05 * high)[..., None]
-        half = torch.stack([side / 2, side / 2], dim=-1)
         if region == "lower half":
             centre = centre + down * (side / 4)[..., None]
             half = torch.stack([side / 2, side / 4], dim=-1)
+        else:  # the box and 40 % of its half side around, below twice that, above nothing
+            centre = centre + down * (0.5 * _AROUND * side)[..., None]
+            half = torch.stack([(1 + _AROUND) * side / 2] * 2, dim=-1)
     else:
         raise TalkfaceError(f"region: {region!r}; allowed {', '.join(REGIONS)}")
     half = half.clamp(min=1.0)

@@ -7,7 +7,9 @@ averaged for each offset, and the smallest mean tells the offset (Chung and Ziss
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +34,47 @@ class SyncReading:
     confidence: float
     distance: float
     curve: Tensor
+
+    @property
+    def gain(self) -> float:
+        """By how much the minimum is less than the least distance within one frame of being in step."""
+        middle = (len(self.curve) - 1) // 2
+        near = self.curve[middle - 1 : middle + 2]
+        near = near[~near.isnan()]
+        return float(near.min()) - self.distance if len(near) else float("inf")
+
+
+class LandmarkReader(Protocol):
+    """An expert that needs no pictures; `talkface.experts.sync_shape.ShapeSync`."""
+
+    def read(self, landmarks: Tensor, samples: Tensor, rate: int, fps: float) -> SyncReading: ...
+
+
+def read_film(
+    expert: SyncExpert | LandmarkReader,
+    pictures: np.ndarray,
+    landmarks: np.ndarray,
+    sound: np.ndarray,
+    rate: int,
+    fps: float,
+) -> SyncReading:
+    """What any expert says of a film at any rate. Offsets are frames of 25 a second from a network, else of the film.
+
+    Args:
+        pictures: uint8 (T, H, W, 3) RGB; landmarks: (T, 68, 2) in their pixels, finite.
+        sound: (n,) float in [-1, 1], of these frames; rate: its sample rate.
+
+    Raises:
+        TalkfaceError: see `distances`.
+    """
+    points, samples = torch.from_numpy(np.asarray(landmarks, np.float32)), torch.from_numpy(sound)
+    if not isinstance(expert, SyncExpert):
+        return expert.read(points, samples, rate, fps)
+    # of other rates the frame that is shown at that time
+    times = (np.arange(max(1, round(len(pictures) / fps * expert.fps))) + 0.5) / expert.fps
+    places = np.minimum((times * fps).astype(int), len(pictures) - 1)
+    frames = torch.from_numpy(pictures[places]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return read_offset(distances(expert, frames, points[torch.from_numpy(places)], samples, rate))
 
 
 @torch.no_grad()
@@ -65,7 +108,14 @@ def distances(
         raise TalkfaceError(
             f"{expert.name}: {len(frames)} frames but {len(landmarks)} landmarks; give one each"
         )
-    seen = expert.embed_film(frames, landmarks)
+    return compare(expert, expert.embed_film(frames, landmarks), samples, rate, max_offset)
+
+
+@torch.no_grad()
+def compare(
+    expert: SyncExpert, seen: Tensor, samples: Tensor, rate: int, max_offset: int = MAX_OFFSET
+) -> Tensor:
+    """`distances` of a film that was embedded before: seen (K, D) of `embed_film` -> (K, 2 M + 1)."""
     count = len(seen)
     places = torch.arange(-max_offset, count + max_offset)
     times = (places + expert.num_frames / 2) / expert.fps

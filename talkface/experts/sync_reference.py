@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
+from talkface.experts.registry import find_weights
 from talkface.experts.sync import SyncExpert, feature_windows
 from talkface.experts.sync_sound import MEL_RATE, MFCC_RATE, mfcc, wav2lip_mel
 
@@ -72,7 +73,7 @@ def _joined(dim: int) -> nn.Sequential:
 class SyncNet(_Reference):
     """The network of joonson/syncnet_python; embeddings (B, 1024) are not normalised.
 
-    Its face crop follows a detector's box (S3FD) widened by 40 %; here the box is estimated from landmarks.
+    Its preparation widens a detector's box (S3FD) by 40 %; here that box is estimated from landmarks.
     """
 
     name = "syncnet-chung"
@@ -204,7 +205,7 @@ def load_sync(path: str | Path, device: str = "cpu") -> SyncExpert:
         TalkfaceError: the file is absent, damaged, or lacks a tensor; the line names it, and where the public weights
             are published.
     """
-    path = Path(path)
+    path = find_weights(path)
     if not path.is_file():
         where = "; ".join(PUBLISHED.values())
         raise TalkfaceError(

@@ -32,7 +32,7 @@ from talkface.errors import TalkfaceError
 from talkface.media import VideoWriter
 from talkface.metrics.interval import bootstrap_interval
 from talkface.pipelines.film_rows import GUIDE_ROWS, ROWS, choose_clips, make_row, read_clip
-from talkface.pipelines.film_scores import Perceptual, RealClip, score_film, track_landmarks
+from talkface.pipelines.film_scores import Perceptual, RealClip, score_film, sync_scores, track_landmarks
 from talkface.portrait.tracking import FaceTracker
 
 COLUMNS = {
@@ -43,6 +43,9 @@ COLUMNS = {
     "amplitude": ("amplitude ratio", "{:.2f}"),
     "closed": ("p, b, m closed", "{:.2f}"),
     "flicker": ("flicker (levels)", "{:.2f}"),
+    "lse_d": ("LSE-D", "{:.3f}"),
+    "lse_c": ("LSE-C", "{:.3f}"),
+    "offset": ("sound late (frames)", "{:+.2f}"),
 }
 Scores = dict[str, Any]
 
@@ -69,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     add("--lpips-backbone", type=Path, metavar="FILE", help="AlexNet weights; without it torchvision's cache")
     add("--no-lpips", action="store_true", help="leave LPIPS out (needs neither the package nor weights)")
+    add(
+        "--sync-expert", metavar="shape|FILE",
+        help="also LSE-D, LSE-C and the offset, by landmarks or by a sync network (see data_prep/films.py --sync)",
+    )  # fmt: skip
+    add("--allow-same-expert", action="store_true", help="even if that expert guided the bundle's training")
     add("--films", action="store_true", help="also write every film that was made")
     add("--fresh", action="store_true", help="forget results of an earlier run in --out")
 
@@ -90,7 +98,17 @@ def main(args: list[str]) -> int:
         from talkface.experts.vision import LPIPS
 
         perceptual = LPIPS("alex", options.lpips_backbone)
+    judge = None
+    if options.sync_expert is not None:
+        from talkface.data.prepare.film_judges import load_reader, make_sync
+
+        make_sync(options.sync_expert)  # says what is wrong with it
+        judge = load_reader(options.sync_expert)
     pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
+    if judge is not None and options.sync_expert != "shape":
+        from talkface.experts.registry import check_judge
+
+        check_judge(judge, pipeline.bundle.meta.get("guided_by", ()), options.allow_same_expert)
     calls = {
         "guide": options.guide,
         "num_inference_steps": options.num_inference_steps,
@@ -112,7 +130,9 @@ def main(args: list[str]) -> int:
             emotion = {"emotion": clip.emotion} if options.emotion and clip.emotion >= 0 else {}
             for row in missing:
                 folder = options.out if options.films else None
-                scores = evaluate_row(row, clip, others, pipeline, {**calls, **emotion}, perceptual, folder)
+                scores = evaluate_row(
+                    row, clip, others, pipeline, {**calls, **emotion}, perceptual, folder, judge
+                )
                 done[entry.id, row] = scores
                 with log.open("a") as file:
                     file.write(json.dumps({"clip": entry.id, "row": row, **scores}) + "\n")
@@ -139,8 +159,9 @@ def evaluate_row(
     calls: dict[str, Any],
     perceptual: Perceptual | None,
     folder: Path | None = None,
+    judge: Any = None,
 ) -> Scores:
-    """Make and measure one film; also write it to `folder`.
+    """Make and measure one film; also write it to `folder`. `judge`: a sync expert, or None.
 
     A film that cannot be made (no face is found) does not end the evaluation: it scores {"failed": reason}.
     """
@@ -148,6 +169,9 @@ def evaluate_row(
         film = make_row(row, clip, other_sound, pipeline, calls)
         tracked = track_landmarks(film, FaceTracker(pipeline.finder))
         scores = score_film(film, clip, tracked, perceptual, pipeline.image_size)
+        if judge is not None and row != "silence":
+            heard = other_sound if row == "shuffled" else clip.samples
+            scores |= sync_scores(judge, film, tracked, heard, clip.sample_rate, clip.fps)
     except TalkfaceError as error:
         return {"failed": str(error)}
     if folder is not None:

@@ -130,6 +130,19 @@ def mouth_scores(made: Array, real: Array, squares: Array, perceptual: Perceptua
     return scores
 
 
+def sync_scores(
+    judge: Any, made: Array, tracked: Array, sound: Array, sample_rate: int, fps: float
+) -> dict[str, float]:
+    """LSE-D, LSE-C and the offset of a film uint8 (T, H, W, 3) and the sound it was made for; nothing where a frame has
+    no face. `judge` is an expert of `talkface.experts.sync_offset.read_film`."""
+    if not np.isfinite(tracked).all():
+        return {}
+    from talkface.experts.sync_offset import read_film
+
+    found = read_film(judge, made, tracked, np.asarray(sound, np.float32), sample_rate, fps)
+    return {"lse_d": found.distance, "lse_c": found.confidence, "offset": float(found.offset)}
+
+
 def _one_picture(frames: Tensor) -> Tensor:
     """(T, 3, H, W) -> (1, 3, T * H, W)."""
     return frames.transpose(0, 1).flatten(1, 2)[None]

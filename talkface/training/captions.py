@@ -39,6 +39,16 @@ _AGE_WORDS = (("young",), ("middle-aged",), ("old", "elderly"))
 _BEARD_WORDS = ("", "stubble", "a moustache", "a beard")
 _TURNED_WORDS = ("turned to the left", "looking ahead", "turned to the right")
 LEAST_TURN = 8.0  # degrees
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "age": ("young face", "middle-aged face", "old face"),
+    "hair": ("bald face", "face with short hair", "face with long hair"),
+    "hair_colour": tuple(f"face with {colour} hair" for colour in ATTRIBUTES["hair_colour"]),
+    "glasses": ("face without glasses", "face with glasses"),
+    "beard": ("face without a beard", "face with stubble", "face with a moustache", "face with a beard"),
+    "skin": tuple(f"face with {shade} skin" for shade in ATTRIBUTES["skin"]),
+    "turned": tuple(f"face, {words}" for words in _TURNED_WORDS),
+}
+"""Attribute -> a sentence for each of its values: of these exactly one is true of a picture."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,8 @@ def vocabulary() -> list[str]:
         *(value for values in ATTRIBUTES.values() for value in values),
         *_BEARD_WORDS,
         *_TURNED_WORDS,
-        "face person with and hair skin without",
+        *(sentence.replace(",", "") for sentences in QUESTIONS.values() for sentence in sentences),
+        "person and",
     ]
     return sorted({word for text in texts for word in text.replace("-", " ").split()})
 

@@ -1,10 +1,11 @@
 """Training of the small CLIP on aligned renders and sentences about them.
 
-The pictures are degraded as photographs and first stages degrade them. Three terms: the contrastive one is CLIP's with
+The pictures are degraded as photographs and first stages degrade them. Four terms: the contrastive one is CLIP's with
 several true pairs per row, as in UniCL (Yang et al., "Unified contrastive learning in image-text-label space", CVPR
-2022, eq. 2-4): the same sentence is true of many rendered people. The second tells the eight emotions apart. The third
-is what guidance uses: the way from one picture of a person to another with another emotion points along the way from
-one prompt to the other.
+2022, eq. 2-4): the same sentence is true of many rendered people. The second tells the eight emotions apart, the third
+the values of two other attributes, drawn for each batch: in so small a set the first alone learns emotions long before
+glasses. The fourth is what guidance uses: the way from one picture of a person to another with another emotion points
+along the way from one prompt to the other.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ from talkface.portrait.crop import AlignedCrop, random_jitter
 from talkface.training.averaged import train_averaged
 from talkface.training.captions import (
     EMOTION_WORDS,
+    NAMES,
+    QUESTIONS,
     Caption,
     long_caption,
     mirrored,
     short_caption,
     truth,
     vocabulary,
-)  # fmt: skip
+)
 from talkface.training.landmarks import to_tensor
 from talkface.training.picture_noise import cover_face, dead_leaves, degrade
 
 LARGEST_SCALE = 50.0
+QUESTIONS_PER_BATCH = 2
 NEUTRAL, CONTEMPT = 0, 7
 
 
@@ -54,13 +58,15 @@ class CaptionedFaces:
 @dataclass
 class CaptionBatch:
     """images (B, S, S, 3) uint8, picture k and k + B / 2 of one person; emotion (B,); texts, K of them; truth (B, K)
-    bool; prompts: one per emotion, then the sentence that says none."""
+    bool; prompts: one per emotion, then the sentence that says none; questions: sentences for every value of an
+    attribute, and (B,) which of them is true, -1 where none is."""
 
     images: np.ndarray
     emotion: np.ndarray
     texts: list[str]
     truth: np.ndarray
     prompts: list[str]
+    questions: list[tuple[list[str], np.ndarray]]
 
 
 def all_words() -> list[str]:
@@ -105,12 +111,14 @@ class CaptionSampler:
         claims = np.stack([captions[text].claims for text in texts])
         words = [options[int(rng.integers(len(options)))] for options in EMOTION_WORDS]
         wrap = self._wrapping()
+        asked = [list(QUESTIONS)[k] for k in rng.choice(len(QUESTIONS), QUESTIONS_PER_BATCH, replace=False)]
         return CaptionBatch(
             images,
             rows[:, 0],
             [self._wrapping()(text) for text in texts],
             truth(rows, claims),
             [wrap(f"{word} face") for word in words] + [wrap("face")],
+            [([wrap(text) for text in QUESTIONS[name]], rows[:, NAMES.index(name)]) for name in asked],
         )
 
     def _wrapping(self) -> Callable[[str], str]:
@@ -152,6 +160,23 @@ def clip_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor) -> Te
     rows = (F.log_softmax(logits, dim=1) * target).sum(1) / target.sum(1)
     columns = (F.log_softmax(logits, dim=0) * target).sum(0) / target.sum(0)
     return -(rows.mean() + columns.mean()) / 2
+
+
+def sum_of_answers(
+    images: Tensor, answers: Sequence[Tensor], values: Sequence[np.ndarray], scale: Tensor
+) -> Tensor:
+    """Cross-entropy of finding the true sentence among those of one attribute, summed over attributes, a scalar.
+
+    Args:
+        images: (B, D); answers: of each attribute (V, D), one per value; values: of each (B,), -1 where none is true.
+        scale: of the cosines.
+    """
+    total = images.sum() * 0
+    for sentences, value in zip(answers, values, strict=True):
+        true = torch.from_numpy(value).to(images.device)
+        if bool((true >= 0).any()):
+            total = total + F.cross_entropy(scale * images @ sentences.t(), true, ignore_index=-1)
+    return total
 
 
 def direction_loss(images: Tensor, prompts: Tensor, emotion: Tensor) -> Tensor:
@@ -199,13 +224,16 @@ def train_clip(
         batch = sampler.batch(batch_size)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
             images = network.encode_images(to_tensor(batch.images, device))
-            sentences = network.encode_texts([*batch.texts, *batch.prompts])
-        texts, prompts = sentences.split([len(batch.texts), len(batch.prompts)])
+            asked = [text for texts, _ in batch.questions for text in texts]
+            sentences = network.encode_texts([*batch.texts, *batch.prompts, *asked])
+        sizes = [len(batch.texts), len(batch.prompts), *(len(texts) for texts, _ in batch.questions)]
+        texts, prompts, *answers = sentences.split(sizes)
         emotion = torch.from_numpy(batch.emotion).to(device)
         scale = network.log_scale.exp().clamp(max=LARGEST_SCALE)
         return {
             "captions": clip_loss(images, texts, torch.from_numpy(batch.truth).to(device), scale),
             "emotion": F.cross_entropy(scale * images @ prompts[:-1].t(), emotion, label_smoothing=0.05),
+            "attributes": sum_of_answers(images, answers, [value for _, value in batch.questions], scale),
             "direction": direction_loss(images, prompts, emotion),
         }
 

@@ -128,7 +128,7 @@ class LipFinetuneModule(DiffusionModule):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Tensor:
         count, length = batch["target"].shape[:2]
         clean, inputs, drops = self.tune(batch, generator, drop)
-        shown = self._shown(clean, inputs, drops)
+        shown = self.shown(clean, inputs, drops)
         film = self.window.paste(shown, inputs["target"])
         shown, true, film = (
             x.unflatten(0, (count, length)) for x in (shown, self.window.cut(inputs["target"]), film)
@@ -188,7 +188,7 @@ class LipFinetuneModule(DiffusionModule):
             checkpointed(predict) if self.checkpointing else predict, noisy, times, generator=generator
         )
 
-    def _shown(self, clean: Tensor, inputs: dict[str, Tensor], drops: dict[str, Tensor]) -> Tensor:
+    def shown(self, clean: Tensor, inputs: dict[str, Tensor], drops: dict[str, Tensor]) -> Tensor:
         """The window (N, 3, h, w) as the sampler shows it, in [-1, 1]."""
         painted = self.window.decode(clean)
         if not self.over_guide:

@@ -19,8 +19,6 @@ from talkface.experts.registry import fingerprint, load_expert
 from talkface.losses.expert import lip_reading_loss, sync_loss, temporal_loss
 
 FEATURES = ("frames", "sequence")
-OPINIONS = ("reader", "sync")
-"""Experts that tell what lips say; a later judge must be another one."""
 
 
 class LipObjective:
@@ -70,8 +68,9 @@ class LipObjective:
 
     @property
     def guided_by(self) -> list[str]:
-        """Fingerprints of the experts whose opinion the model learns."""
-        return [fingerprint(self.experts[name]) for name in OPINIONS if name in self.experts]
+        """Fingerprints of the experts that tell what lips say and are listened to; a later judge must be another."""
+        weights = {"reader": self.weights["reading"], "sync": self.weights["sync"]}
+        return [fingerprint(self.experts[name]) for name, weight in weights.items() if weight]
 
     def check_rate(self, fps: float) -> None:
         """Raises: TalkfaceError: frames a second of the data that the reader was not trained at."""

@@ -35,14 +35,18 @@ def reader(**changes) -> LipReader:
     return made
 
 
-KINDS = ({}, {"encoder": "convolution", "activation": "prelu"}, {"reduce": 2, "activation": "relu"})
+KINDS = (
+    {},
+    {"pool": 2, "encoder": "convolution", "activation": "prelu"},
+    {"reduce": 2, "activation": "relu"},
+)
 
 
 @pytest.mark.parametrize("changes", KINDS)
 def test_shapes_and_probabilities(changes):
     made, mouths = reader(**changes), torch.rand(2, 6, 1, 88, 88)
     assert made.features(mouths).shape == (2, 6, 16)
-    assert made.frame_features(mouths).shape == (2, 6, 32)
+    assert made.frame_features(mouths).shape == (2, 6, 32 * changes.get("pool", 1) ** 2)
     for head, units in (("vocabulary", 6), ("visemes", 3)):
         chances = made.log_probabilities(mouths, head=head)
         assert chances.shape == (2, 6, units)
@@ -70,6 +74,14 @@ def test_context_reaches_beyond_the_front_end(changes):
     order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
     shuffled = made.features(mouths[:, order])[:, order.argsort()]
     assert (shuffled - made.features(mouths)).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_a_glance_says_what_the_film_says_of_its_middle(changes):
+    made, mouths = reader(**changes), torch.rand(2, 9, 1, 88, 88)
+    torch.testing.assert_close(
+        made.glance(mouths[:, 2:7]), made.frame_features(mouths)[:, 4], atol=1e-5, rtol=0
+    )
 
 
 def test_gradient_reaches_every_frame():

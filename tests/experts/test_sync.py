@@ -12,7 +12,7 @@ from talkface.checkpoint import load_bundle
 from talkface.errors import TalkfaceError
 from talkface.experts.sync import SyncExpert, SyncNetwork, feature_windows
 from talkface.experts.sync_crops import crop_frames, cut_crops
-from talkface.experts.sync_offset import distances, read_curve, read_offset
+from talkface.experts.sync_offset import distances, read_curve, read_film, read_offset
 from talkface.experts.sync_shape import GAP_OF_ACTIONS, ShapeSync, correlations, seen_gap
 from talkface.head.model import ACTIONS, HeadModel
 
@@ -78,6 +78,17 @@ def test_a_planted_offset_is_found_exactly(late: int, draw_face_points) -> None:
     assert reading.confidence > 0.3 * reading.curve[~reading.curve.isnan()].max()
     other = read_offset(distances(DarkAgainstLoud(), frames, landmarks, hum(opening(80, seed=1)), RATE))
     assert other.confidence < 0.5 * reading.confidence and other.distance > 1.3 * reading.distance
+
+
+def test_films_of_other_rates_are_read_at_25_a_second(draw_face_points) -> None:
+    loud = opening(80)
+    frames, landmarks = drawn(loud, draw_face_points(96))
+    # every frame of 25 a second is shown twice, at 50
+    pictures = ((frames.permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy().repeat(2, axis=0)
+    points = landmarks.numpy().repeat(2, axis=0)
+    reading = read_film(DarkAgainstLoud(), pictures, points, hum(loud, 3).numpy(), RATE, 50.0)
+    assert reading.offset == 3 and reading.gain > 0.2
+    assert read_film(DarkAgainstLoud(), pictures, points, hum(loud).numpy(), RATE, 50.0).gain == 0
 
 
 def test_curves_without_an_answer() -> None:

@@ -169,6 +169,7 @@ def test_command_writes_tables_and_continues(corpus, tiny_bundle, tmp_path, caps
         (["--rows", "best"], "invalid choice: 'best'"),
         (["--corpus", "nowhere"], "nowhere"),
         (["--bundle", "unknown"], "unknown bundle"),
+        (["--sync-expert", "absent.pth"], "absent.pth does not exist"),
     ],
 )
 def test_mistakes_are_one_line(corpus, arguments, message):

@@ -48,11 +48,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(600)
 def test_the_terms_fall_on_one_batch(trained: Path) -> None:
     run = trained / "runs/smoke_lipread_finetune"
-    for name in ("loss", "latent", "pixel"):  # what a reader that knows nothing says falls or not
+    # pixels of an untrained decoder, and a reader that knows nothing, tell little
+    for name in ("loss", "latent"):
         values = scalars(run, f"train/{name}")
         assert len(values) == STEPS and all(value == value for value in values)
         assert sum(values[-4:]) < 0.9 * sum(values[:4]), name
-    assert len(scalars(run, "train/reading")) == STEPS
+    assert all(len(scalars(run, f"train/{name}")) == STEPS for name in ("reading", "pixel", "temporal"))
 
 
 def test_the_checkpoint_holds_the_model_and_names_its_guide(trained: Path) -> None:
@@ -94,6 +95,35 @@ def test_a_loss_that_is_no_number_stops(
     assert main(["fit", "--config", str(SMOKE), *arguments]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("talkface: error:")]
     assert len(lines) == 1 and "the loss is nan in batch 0 (clips p0" in lines[0]
+
+
+def test_more_solver_steps_than_timesteps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", str(SMOKE), "--model.init_args.timesteps", "[2, 900]"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("talkface: error:")]
+    assert len(lines) == 1 and "tune_steps: 3 for latents noised to t = 2; allowed: 1 to 2" in lines[0]
+
+
+def test_adapters_alone_are_trained(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.chdir(trained)
+    options = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
+    folder = trained / "lora"
+    config = yaml.safe_load(SMOKE.read_text())
+    config["model"]["init_args"]["lora_rank"] = 2
+    config["trainer"]["callbacks"] = [
+        {
+            "class_path": "pytorch_lightning.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": str(folder), "save_last": True, "every_n_train_steps": 1},
+        }
+    ]
+    path = trained / "lora.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", str(path), *options]) == 0
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    adapters = {name: value for name, value in checkpoint["state_dict"].items() if ".lora_" in name}
+    group = checkpoint["optimizer_states"][0]["param_groups"][0]
+    assert len(adapters) == len(group["params"]) > 10
+    assert any(float(value.abs().max()) > 0 for name, value in adapters.items() if ".lora_B." in name)
 
 
 def test_a_frame_rate_that_the_reader_does_not_know_is_refused(

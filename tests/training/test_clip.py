@@ -15,6 +15,7 @@ from talkface.experts.prompts import EMOTION_PROMPTS, IMAGENET_TEMPLATES
 from talkface.training.captions import (
     ATTRIBUTES,
     NAMES,
+    QUESTIONS,
     SILENT,
     attributes_of,
     hair_colour,
@@ -29,6 +30,7 @@ from talkface.training.clip import (
     all_words,
     clip_loss,
     direction_loss,
+    sum_of_answers,
     train_clip,
 )
 
@@ -135,6 +137,17 @@ def test_the_loss_of_directions():
     assert float(direction_loss(moved, prompts, two)) == pytest.approx(0, abs=1e-5)
 
 
+def test_answers_are_judged_where_there_is_one():
+    images = torch.eye(3)
+    sentences = torch.eye(3)[:2]
+    value = np.array([0, 1, SILENT])
+    got = sum_of_answers(images, [sentences], [value], torch.tensor(4.0))
+    assert float(got) == pytest.approx(math.log(1 + math.exp(-4)), rel=1e-5)
+    assert float(sum_of_answers(images, [sentences], [value * 0 - 1], torch.tensor(4.0))) == 0
+    for name, texts in QUESTIONS.items():
+        assert len(texts) == len(set(texts)) == len(ATTRIBUTES[name])
+
+
 def test_a_few_steps_tell_two_colours_apart(draw_face_points):
     """Happy faces are red and angry ones blue: nearly every sentence can be found after 40 small steps."""
     rng = np.random.default_rng(0)
@@ -155,6 +168,7 @@ def test_a_few_steps_tell_two_colours_apart(draw_face_points):
     batch = sampler.batch(8)
     assert batch.images.shape == (8, 64, 64, 3) and batch.truth.shape == (8, len(batch.texts))
     assert batch.truth.any(axis=0).all() and batch.truth.any(axis=1).all() and len(batch.prompts) == 9
+    assert len(batch.questions) == 2 and all(len(value) == 8 for _, value in batch.questions)
     assert set(batch.emotion) == {1, 6} and (batch.emotion[:4] != batch.emotion[4:]).all()
     train_clip(network, sampler, steps=40, batch_size=12, learning_rate=1e-2, average_decay=0.9)
     assert not network.training

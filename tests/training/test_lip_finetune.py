@@ -221,13 +221,13 @@ def test_what_is_shown_lies_over_the_guide() -> None:
     tuned = module(over_guide=True, window=(4, 16, 28, 32))
     data = batch()
     inputs = tuned.encode(per_frame(data))[1]
-    shown = tuned._shown(inputs["guide_latents"], inputs, {})
+    shown = tuned.shown(inputs["guide_latents"], inputs, {})
     assert torch.allclose(shown, data["guide"].flatten(0, 1)[:, :, 16:32, 4:28], atol=1e-6)
     lost = torch.zeros(len(shown), dtype=torch.bool)
     lost[0] = True
     painted = inputs["guide_latents"] * 0.5
     inputs["guide"] = inputs["guide"] * 0.8
-    shown = tuned._shown(painted, inputs, {"guide": lost})
+    shown = tuned.shown(painted, inputs, {"guide": lost})
     assert torch.allclose(shown[0], painted[0, :, 16:32, 4:28], atol=1e-6)
     assert not torch.allclose(shown[1], painted[1, :, 16:32, 4:28], atol=1e-2)
     film = tuned.window.paste(shown, inputs["target"])
@@ -318,3 +318,4 @@ def test_a_checkpoint_names_who_guided(tmp_path: Any) -> None:
     checkpoint: dict[str, Any] = {}
     module(objective).on_save_checkpoint(checkpoint)
     assert checkpoint["guided_by"] == [fingerprint(objective.experts["reader"])]
+    assert LipObjective(reader(), reading=0.0, pixel=1.0).guided_by == [], "nobody listened to it"

@@ -12,15 +12,16 @@ from talkface.experts.lipreading import BLANK, LipReader
 from talkface.head.model import ACTIONS
 from talkface.training.lipreading import (
     CHARACTERS,
-    MARGIN,
+    GLANCE,
     MOUTH_ACTIONS,
     SpeechSampler,
     SpokenClip,
+    margin_of,
     to_characters,
     train_lip_reader,
 )
 
-CROP = 32
+CROP, MARGIN = 32, margin_of(32)
 SIDE = CROP + 2 * MARGIN
 
 
@@ -57,27 +58,32 @@ def test_batches_repeat_and_are_whole():
         assert torch.equal(value, getattr(again, name)), name
     length = int(one.lengths.max())
     assert one.mouths.shape == (5, length, 1, CROP, CROP) and one.mouths.min() >= 0 and one.mouths.max() <= 1
-    assert one.actions.shape == (5, length, len(MOUTH_ACTIONS))
     assert one.characters.shape == one.visemes.shape == (int(one.viseme_counts.sum()),)
     there = torch.arange(length)[None] < one.lengths[:, None]
     assert torch.equal(one.frame_visemes >= 0, there)
     assert set(one.lengths.tolist()) != {18}  # said faster and slower
 
 
-def test_frames_keep_their_classes_and_actions():
-    """A mirrored smile is on the other side; an open jaw stays with the open mouth, whatever the speed."""
+def test_frames_keep_their_classes_whatever_the_speed():
     batch = SpeechSampler(drawn_clips(8), CROP, seed=1).batch(16)
-    names = [ACTIONS[place] for place in MOUTH_ACTIONS]
-    jaw = batch.actions[..., names.index("jawOpen")]
-    assert torch.equal(jaw == 1, batch.frame_visemes == 2)
-    left, right = (batch.actions[..., names.index(f"mouthSmile{side}")] for side in ("Left", "Right"))
-    assert torch.equal((left + right) == 1, batch.frame_visemes == 3)
-    assert left.sum() > 0 and right.sum() > 0
     for row, count in enumerate(batch.viseme_counts):
         start = int(batch.viseme_counts[:row].sum())
         frames = [one for one in batch.frame_visemes[row].tolist() if one > 0]
         order = [one for place, one in enumerate(frames) if place == 0 or frames[place - 1] != one]
         assert order == batch.visemes[start : start + int(count)].tolist()
+
+
+def test_glances_keep_classes_and_actions():
+    """A mirrored smile is on the other side; an open jaw stays with the open mouth."""
+    glances, again = (SpeechSampler(drawn_clips(8), CROP, seed=1).glances(40) for _ in range(2))
+    assert torch.equal(glances.mouths, again.mouths)
+    assert glances.mouths.shape == (40, GLANCE, 1, CROP, CROP)
+    assert glances.actions.shape == (40, GLANCE, len(MOUTH_ACTIONS))
+    names = [ACTIONS[place] for place in MOUTH_ACTIONS]
+    assert torch.equal(glances.actions[..., names.index("jawOpen")] == 1, glances.frame_visemes == 2)
+    left, right = (glances.actions[..., names.index(f"mouthSmile{side}")] for side in ("Left", "Right"))
+    assert torch.equal((left + right) == 1, glances.frame_visemes == 3)
+    assert left.sum() > 0 and right.sum() > 0
 
 
 @torch.no_grad()
@@ -100,13 +106,12 @@ def test_it_learns():
         CHARACTERS, visemes=(BLANK, "pp", "aa", "ow"), channels=4, blocks=(1, 1, 1, 1), encoder="convolution", dim=24,
         layers=2, kernel=3, crop_size=CROP, dropout=0.0,
     )  # fmt: skip
-    new, seen = drawn_clips(12, seed=9), []
+    new = drawn_clips(12, seed=9)
     before = surprise(reader.eval(), new)
     train_lip_reader(
-        reader, SpeechSampler(drawn_clips(24), CROP), steps=100, batch_size=4, learning_rate=8e-3, average_decay=0.8,
-        log=seen.append,
+        reader, SpeechSampler(drawn_clips(24), CROP), steps=120, batch_size=4, learning_rate=8e-3, average_decay=0.8,
     )  # fmt: skip
-    assert not reader.training and "characters" in seen[0] and "actions" in seen[0]
+    assert not reader.training
     assert surprise(reader, new) < 0.6 * before
     assert surprise(reader, new) < 0.9 * surprise(reader, new, shift=1)
 
@@ -114,5 +119,5 @@ def test_it_learns():
 def test_what_cannot_be_drawn_from_is_named():
     with pytest.raises(TalkfaceError, match="clips: none"):
         SpeechSampler([])
-    with pytest.raises(TalkfaceError, match=r"mouths: \(40, 40\) pixels; allowed 96 x 96"):
+    with pytest.raises(TalkfaceError, match=r"mouths: \(34, 34\) pixels; allowed 96 x 96"):
         SpeechSampler(drawn_clips(1))

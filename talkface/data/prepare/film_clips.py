@@ -213,9 +213,11 @@ class FilmMaker:
         sound = film.cut_sound(piece.first, piece.last)
         if self.sync is not None and sound is not None:
             pictures = np.stack([decode(frame) for frame in frames])
-            sound, meta["sync"] = in_step(
+            sound, measured = in_step(
                 film, piece.first, piece.last, pictures, landmarks, self.sync, self.recipe
             )
+            if measured:
+                meta["sync"] = measured
         return Clip(
             id=name,
             split=item.split,

@@ -6,7 +6,6 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from talkface.data.prepare.film_judges import NONE
 from talkface.data.prepare.film_recipe import FilmRecipe
 from talkface.data.prepare.film_source import FilmSource
 
@@ -75,10 +74,11 @@ def add_film_options(source: type[FilmSource], parser: argparse.ArgumentParser) 
         parser.add_argument(f"--{field.name.replace('_', '-')}", **option)
     parser.add_argument(
         "--sync",
-        default=NONE,
+        default=source.usual_sync,
         metavar="none|shape|FILE",
-        help="what judges lips against sound: nothing, landmarks against the bundle's sound encoder, or a sync "
-        "network: syncnet_v2.model, lipsync_expert.pth, a .safetensors of scripts/train_expert.py sync (default: none)",
+        help="what judges lips against sound: nothing, landmarks against the bundle's sound encoder, or a sync network "
+        "(syncnet_v2.model, lipsync_expert.pth, a .safetensors of scripts/train_expert.py sync) "
+        f"(default: {source.usual_sync})",
     )
 
 

@@ -33,6 +33,8 @@ class FilmSource:
 
     about: About
     usual = FilmRecipe()
+    usual_sync = "none"
+    """What judges lips against sound unless the command line says otherwise; the published sets are in step."""
     own_fps = 25.0
     """Of the set's films; that of the corpus where the recipe keeps it."""
     sample_rate = 16000

@@ -49,8 +49,8 @@ class SyncExpert(Protocol):
 
     def measure(
         self, pictures: np.ndarray, landmarks: np.ndarray, sound: np.ndarray, fps: float, sample_rate: int
-    ) -> SyncMeasure:
-        """Judge a clip.
+    ) -> SyncMeasure | None:
+        """Judge a clip; None = it is too short to say anything.
 
         Args:
             pictures: uint8 (T, S, S, 3) RGB, as stored.
@@ -69,7 +69,7 @@ def in_step(
     expert: SyncExpert,
     recipe: FilmRecipe,
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The sound of frames [first, last) shifted into step, and {offset, confidence, residual}.
+    """The sound of frames [first, last) shifted into step, and {offset, confidence, residual}; {} = not judged.
 
     Raises:
         Rejected: the expert is not sure enough, the offset is too large, or the shifted clip is not in step.
@@ -78,6 +78,8 @@ def in_step(
     sound = film.cut_sound(first, last)
     assert film.sound is not None and sound is not None  # the caller asks for clips with sound only
     found = expert.measure(pictures, landmarks, sound, fps, film.sound.sample_rate)
+    if found is None:
+        return sound, {}
     if found.confidence < recipe.least_confidence:
         reason = f"lips and sound do not fit: confidence {found.confidence:.2f}, {recipe.least_confidence:g} is needed"
         raise Rejected("sync", reason, found.confidence)
@@ -89,7 +91,8 @@ def in_step(
         moved = film.cut_sound(first, last, late=found.offset)
         assert moved is not None
         sound = moved
-        residual = expert.measure(pictures, landmarks, sound, fps, film.sound.sample_rate).offset
+        again = expert.measure(pictures, landmarks, sound, fps, film.sound.sample_rate)
+        residual = 0.0 if again is None else again.offset
         if abs(residual) > max(RESIDUAL, expert.error):
             reason = f"shifted by {-found.offset:+.1f} frames the sound is still {residual:+.1f} late"
             raise Rejected("sync", reason, residual)

@@ -46,6 +46,7 @@ class Films(FilmSource):
         source="a folder of films",
     )
     usual = FilmRecipe(scenes=True, least_seconds=1.0, most_seconds=10.0, least_face=64.0, least_quality=0.1)
+    usual_sync = "shape"
 
     def __init__(
         self,
