@@ -113,21 +113,6 @@ EXPERTS: tuple[Expert, ...] = (
         "face_landmarker.task", "on Google's MediaPipe model page",
     ),
     Expert("landmarks", "FAN", _X + "face_backends.FaceAlignmentFinder", ("face_alignment",), "faces"),
-    Expert(
-        "lip reader", "auto-avsr", _X + "lipreading.LipReader", where="file", weights="vsr_trlrs3_base.pth",
-        source="linked by the repository mpc001/auto_avsr; then talkface import-checkpoint --kind auto-avsr",
-    ),
-    _built("lip reader", "lipreading", _X + "lipreading.LipReader", "reader0.safetensors"),
-    Expert(
-        "sync", "SyncNet", _X + "sync_reference.SyncNet", where="file", weights="syncnet_v2.model",
-        source="linked by the repository joonson/syncnet_python",
-    ),
-    Expert(
-        "sync", "Wav2Lip's", _X + "sync_reference.Wav2LipSync", where="file", weights="lipsync_expert.pth",
-        source="linked by the repository Rudrabha/Wav2Lip",
-    ),
-    Expert("sync", "landmarks", _X + "sync_shape.ShapeSync", where="bundle", weights="default/speech"),
-    _built("sync", "sync", _X + "sync.SyncNetwork", "sync5.safetensors"),
     Expert("likeness", "LPIPS AlexNet", _X + "vision.LPIPS", ("lpips",), "eval", "torch", "alexnet-"),
     Expert("likeness", "LPIPS VGG-16", _X + "vision.LPIPS", ("lpips",), "eval", "torch", "vgg16-"),
 )  # fmt: skip

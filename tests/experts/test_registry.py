@@ -95,6 +95,11 @@ def test_an_expert_may_not_judge_what_it_guided():
     assert check_judge(guide, guided_by, allow_same_expert=True) == fingerprint(guide)
 
 
+def test_nobody_stands_twice_in_the_table():
+    names = [(expert.role, expert.name) for expert in EXPERTS]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("expert", EXPERTS, ids=lambda expert: f"{expert.role}-{expert.name}")
 def test_the_table_is_true(expert):
     module, _, name = expert.class_path.rpartition(".")
