@@ -52,6 +52,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(900)  # two minutes of a quiet core
 def test_the_recipe_makes_a_bundle_that_speaks(work: Path) -> None:
     options = [
         "--minutes",
