@@ -95,6 +95,13 @@ def add_settings(parser: argparse.ArgumentParser, many: bool = False, eta: float
         help="what is inverted, of a model with guides: the guide, or the picture, against which it is then weighed "
         "(default: the model's, else guide)",
     )
+    add(
+        "--overshoot",
+        type=number(0, 1000),
+        metavar="X",
+        help="with --start picture: how far guidance may go beyond picture and guide (default: the model's, else 0.07; "
+        "1000: as far as the guidance scale says)",
+    )
     if eta is not None:
         add(
             "--eta",
@@ -156,6 +163,7 @@ def chosen_settings(options: argparse.Namespace, pipeline: EmotionEditPipeline, 
         "solver": options.solver,
         "grid": options.timestep_grid,
         "start": options.start,
+        "overshoot": options.overshoot,
         "eta": getattr(options, "eta", None),
         "seed": getattr(options, "seed", None),
     } | more

@@ -28,6 +28,9 @@ class ClassifierFreeGuidance:
         nulls: per conditioner name, the conditioning in which only that one is null.
         scales: per conditioner name; 1 = no guidance from it and no evaluation spent on it; a name left out
             is 1.
+        bounds: lowest and highest clean sample (B, ...) that guidance may lead to, element by element; large scales
+            push past what any condition asks for (Saharia et al. 2022, arXiv 2205.11487, section 2.3, clip pixels at the
+            ends of their range; latents have no such ends). What is not guided is not clipped. None: no bounds.
     Raises:
         TalkfaceError: a scale other than 1 without its null conditioning; unknown prediction type.
     """
@@ -40,10 +43,12 @@ class ClassifierFreeGuidance:
         conditioning: Any,
         nulls: Mapping[str, Any] | None = None,
         scales: Mapping[str, float] | None = None,
+        bounds: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.network, self.schedule = network, schedule
         self.prediction_type = check_prediction_type(prediction_type)
         self.scales = {name: scale for name, scale in (scales or {}).items() if scale != 1.0}
+        self.bounds = bounds
         nulls = nulls or {}
         missing = [name for name in self.scales if name not in nulls]
         if missing:
@@ -74,4 +79,13 @@ class ClassifierFreeGuidance:
         guided = noises[0]
         for scale, without in zip(self.scales.values(), noises[1:], strict=True):
             guided = guided + (scale - 1.0) * (noises[0] - without)
-        return guided
+        return guided if self.bounds is None or not self.scales else self._within_bounds(guided, x, timesteps)
+
+    def _within_bounds(self, noise: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
+        assert self.bounds is not None
+        low, high = self.bounds
+        x0 = self.schedule.to_x0(noise, x, timesteps, "epsilon")
+        kept = (low <= x0) & (x0 <= high)
+        clipped = self.schedule.to_epsilon(torch.clamp(x0, low, high), x, timesteps, "x0")
+        # at the last times the way to x0 and back would round what needs no clipping
+        return torch.where(kept, noise, clipped)

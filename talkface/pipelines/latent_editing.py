@@ -49,6 +49,9 @@ class EditSettings:
         start: of a guided network, what is inverted. "guide": the guide; the label's change is added to it. "picture":
             the picture, as in the thesis; what is told and guided is weighed against the picture, so that the guidance
             scale says how much of the edit is seen.
+        overshoot: of a guided network with `start` "picture": how far guidance may carry the predicted clean latents
+            beyond what lies between picture and guide, in latent standard deviations, 0 to 1000 (as far as the scale says).
+            Without bounds large scales exaggerate (white chins), until nobody takes the face for what it should show.
     """
 
     strength: int = 500
@@ -60,6 +63,7 @@ class EditSettings:
     eta: float = 0.0
     seed: int = 0
     start: str = "guide"
+    overshoot: float = 0.07
 
     @property
     def source_scale(self) -> float:
@@ -82,6 +86,7 @@ class EditSettings:
             raise TalkfaceError(f"grid: {self.grid}; allowed are {', '.join(GRIDS)}")
         check_range("guidance_scale", self.guidance_scale, 0, 50)
         check_range("inversion_guidance_scale", self.source_scale, 0, 50)
+        check_range("overshoot", self.overshoot, 0, 1000)
         check_range("eta", self.eta, 0, 1)
         check_range("seed", self.seed, 0, 2**63 - 1)
         if self.eta > 0 and self.solver != "ddim":
@@ -194,11 +199,12 @@ class LatentEditor:
                 known = {
                     name: self._filled(values[start : start + self.group]) for name, values in shown.items()
                 }
-            unguided = None
+            unguided, bounds = None, None
             if known is not None and settings.start == "picture" and "reference" in known:
                 unguided = known | {"guide": known["reference"]}
+                bounds = _bounds(known["reference"], known["guide"], settings.overshoot)
             told += told[-1:] * (len(x) - len(some))
-            predict = self._predictor(told, scale, keep_going, known, unguided)
+            predict = self._predictor(told, scale, keep_going, known, unguided, bounds)
             with autocast(self.device, self.dtype):
                 if inverting:
                     x = forward.sample(predict, x, times)
@@ -221,13 +227,14 @@ class LatentEditor:
         keep_going: Callable[[], None] | None,
         shown: Mapping[str, Tensor] | None,
         unguided: Mapping[str, Tensor] | None = None,
+        bounds: tuple[Tensor, Tensor] | None = None,
     ) -> NoisePredictor:
         nothing = unconditioned(self.conditioner, len(expressions), self.device, unguided or shown)
         # a scale of 0 leaves nothing of the conditional branch, which then need not be computed
         told = nothing if scale == 0.0 else condition(self.conditioner, expressions, self.device, shown)
         scales = {} if scale in (0.0, 1.0) else {"expression": scale}
         guided = ClassifierFreeGuidance(
-            self.network, self.schedule, self.prediction_type, told, {"expression": nothing}, scales
+            self.network, self.schedule, self.prediction_type, told, {"expression": nothing}, scales, bounds
         )
 
         def predict(x: Tensor, timesteps: Tensor) -> Tensor:
@@ -236,6 +243,18 @@ class LatentEditor:
             return guided(x, timesteps).float()
 
         return predict
+
+
+def _bounds(reference: Tensor, guide: Tensor, overshoot: float) -> tuple[Tensor, Tensor]:
+    """Lowest and highest latents, as far to each side of the picture's as its guide is from it, and `overshoot` more.
+
+    To both sides: the way to a guide leads through changes that it does not show. A picture that is its own guide
+    (inversion, a cycle) has no bounds: nothing is to be held near it that finds its way back by itself.
+    """
+    away = (guide - reference).abs()
+    free = away.flatten(1).amax(dim=1) == 0.0
+    room = (away + overshoot).masked_fill(free[:, None, None, None], float("inf"))
+    return reference - room, reference + room
 
 
 def slerp(one: Tensor, other: Tensor, share: float) -> Tensor:

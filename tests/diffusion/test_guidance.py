@@ -112,3 +112,24 @@ def test_plain_function_and_no_conditioning():
 def test_scale_without_null_is_refused():
     with pytest.raises(TalkfaceError, match=r"\['pose'\]; allowed: \['audio', 'emotion'\]"):
         guided(ToyNetwork(), {"pose": 2.0})
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_bounds_hold_what_guidance_leads_to_and_touch_nothing_else(prediction_type):
+    network, schedule = ToyNetwork(), NoiseSchedule()
+    x, timesteps, full, nulls = inputs()
+
+    def clean(scales, bounds):
+        guide = ClassifierFreeGuidance(network, schedule, prediction_type, full, nulls, scales, bounds)
+        return schedule.to_x0(guide(x, timesteps), x, timesteps, "epsilon")
+
+    free, told = clean({"audio": 6.0}, None), clean({}, None)
+    low, high = torch.minimum(free, told) + 0.01, torch.maximum(free, told) - 0.01
+    wide = (low < high).all(dim=1)
+    low[~wide], high[~wide] = -torch.inf, torch.inf
+    assert wide.any()
+    held = clean({"audio": 6.0}, (low, high))
+    torch.testing.assert_close(held, torch.clamp(free, low, high), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(held[wide], free[wide], atol=5e-3)
+    assert torch.equal(held[~wide], free[~wide])
+    assert torch.equal(clean({}, (low, high)), told)  # what is not guided is not clipped

@@ -294,6 +294,17 @@ def test_a_network_that_is_shown_the_person(
     plain = editor.denoise(latents, unguided, replace(FEW, guidance_scale=1.0), shown=shown.shown(latents))
     assert torch.allclose(none, plain, atol=1e-5) and not torch.allclose(none, once, atol=1e-3)
     assert not torch.allclose(thrice, once, atol=1e-3)
+    # guidance stops a little beyond the guide, on both sides of the picture; a picture that is its own guide is free
+    strong = replace(FEW, start="picture", guidance_scale=20.0)
+    free, near, none_beyond = (
+        editor.denoise(latents, told, replace(strong, overshoot=room), shown=other)
+        for room in (1000.0, 0.2, 0.0)
+    )
+    away = (latents.flip(0) - latents).abs()
+    for made, room in ((near, 0.2), (none_beyond, 0.0)):
+        assert ((made - latents).abs() - away - room)[::2].max() < 0.02
+        assert torch.equal(made[1], free[1])  # the one in the middle
+    assert ((free - latents).abs() - away)[::2].max() > 0.3
     guided = replace(FEW, guidance_scale=3.0)
     assert not torch.allclose(thrice, editor.denoise(latents, told, guided, shown=other), atol=1e-3)
     cycle = shown.reconstruct(shown.images(squares[:1]), source="happy", settings=FEW)["cycle"]
