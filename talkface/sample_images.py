@@ -53,7 +53,7 @@ def add_sample_images(verbs: argparse._SubParsersAction) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--bundle", default="default", metavar="NAME|PATH", help="the model (default: default)"
+        "--bundle", default="emotion", metavar="NAME|PATH", help="the model (default: emotion)"
     )
     source.add_argument("--checkpoint", type=Path, metavar="CKPT", help="the model, as talkface fit wrote it")
     add("--seed", type=whole(0), default=0, metavar="N", help="same seed, same pictures (default: 0)")
