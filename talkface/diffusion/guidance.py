@@ -29,8 +29,8 @@ class ClassifierFreeGuidance:
         scales: per conditioner name; 1 = no guidance from it and no evaluation spent on it; a name left out
             is 1.
         bounds: lowest and highest clean sample (B, ...) that guidance may lead to, element by element; large scales
-            push past what any condition asks for (Saharia et al. 2022, arXiv 2205.11487, section 2.3, clip pixels at the
-            ends of their range; latents have no such ends). What is not guided is not clipped. None: no bounds.
+            push past what any condition asks for (Saharia et al. 2022, arXiv 2205.11487, section 2.3, clip pixels at
+            the ends of their range; latents have no such ends). What is not guided is not clipped. None: no bounds.
     Raises:
         TalkfaceError: a scale other than 1 without its null conditioning; unknown prediction type.
     """

@@ -50,8 +50,9 @@ class EditSettings:
             the picture, as in the thesis; what is told and guided is weighed against the picture, so that the guidance
             scale says how much of the edit is seen.
         overshoot: of a guided network with `start` "picture": how far guidance may carry the predicted clean latents
-            beyond what lies between picture and guide, in latent standard deviations, 0 to 1000 (as far as the scale says).
-            Without bounds large scales exaggerate (white chins), until nobody takes the face for what it should show.
+            beyond what lies between picture and guide, in latent standard deviations, 0 to 1000 (as far as the scale
+            says). Without bounds large scales exaggerate (white chins), until nobody takes the face for what it should
+            show.
     """
 
     strength: int = 500
