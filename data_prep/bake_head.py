@@ -60,7 +60,10 @@ def to_view_axes(vectors: Tensor) -> Tensor:
 
 def random_coefficients(model: torch.nn.Module, count: int, generator: torch.Generator) -> Tensor:
     """Blend shape coefficients (count, K) of random people: children from about five years to old age."""
-    uniform = lambda: torch.rand(count, generator=generator, dtype=torch.float64)  # noqa: E731
+
+    def uniform() -> Tensor:
+        return torch.rand(count, generator=generator, dtype=torch.float64)
+
     values = {label: torch.full((count,), 0.5, dtype=torch.float64) for label in model.phenotype_labels}
     values["gender"] = (uniform() * 1.6 - 0.3).clamp(0, 1)
     values["age"] = 0.22 + 0.78 * uniform()

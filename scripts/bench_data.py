@@ -23,8 +23,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -119,7 +120,7 @@ def read_film(path: Path, first: int, count: int) -> list[np.ndarray]:
 
 def read_jpegs(folder: Path, first: int, count: int) -> list[np.ndarray]:
     files = [folder / f"{k:05d}.jpg" for k in range(first, first + count)]
-    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+    return [cv2.cvtColor(np.asarray(cv2.imread(str(file))), cv2.COLOR_BGR2RGB) for file in files]
 
 
 def rate(act: Callable[[np.random.Generator], Any], seconds: float, seed: int) -> float:
@@ -133,7 +134,7 @@ def rate(act: Callable[[np.random.Generator], Any], seconds: float, seed: int) -
 
 
 def compare(
-    ways: dict[str, Callable[[np.random.Generator], Any]], options: argparse.Namespace
+    ways: Mapping[str, Callable[[np.random.Generator], Any]], options: argparse.Namespace
 ) -> dict[str, float]:
     """Median rate of every way, taken in turns."""
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -248,20 +249,18 @@ def bench_preparation(films: list[Path], folder: Path) -> None:
     rows = []
     for k, path in enumerate(sorted(frames.iterdir())):
         name = f"{k + 1:06d}.jpg"
-        picture = cv2.resize(cv2.imread(str(path)), (178, 218))
+        picture = cv2.resize(np.asarray(cv2.imread(str(path))), (178, 218))
         cv2.imwrite(str(aligned / "img_align_celeba" / name), picture)
         rows.append(name)
     (aligned / "list_eval_partition.txt").write_text("".join(f"{name} 0\n" for name in rows))
     (aligned / "list_attr_celeba.txt").write_text("Bald\n" + "".join(f"{name} 1\n" for name in rows))
-    for title, source, steps in (
+    pictures = PicturesSource(frames, PicturesRecipe(size=SIZE, subjects="file"))
+    sources: list[tuple[str, Any, dict[str, tuple[str, ...]]]] = [
         ("films (`films.py`)", Films(raw), FILM_STEPS),
-        (
-            "pictures (`pictures.py`)",
-            PicturesSource(frames, PicturesRecipe(size=SIZE, subjects="file")),
-            PICTURE_STEPS,
-        ),
+        ("pictures (`pictures.py`)", pictures, PICTURE_STEPS),
         ("CelebA (`celeba.py`)", CelebASource(aligned), PICTURE_STEPS),
-    ):
+    ]
+    for title, source, steps in sources:
         out = folder / f"out-{title.partition(' ')[0]}"
         seconds, clips, shares = profile(source, out, steps)
         if not clips:
@@ -313,7 +312,7 @@ def step_operations(config: str) -> float:
 def bench_feeding(films: list[Path], folder: Path, options: argparse.Namespace) -> None:
     corpus = Corpus(folder / "corpus") if (folder / "corpus").is_dir() else store(films, folder)
     features = FeatureStore(compute_features(corpus, LogMelEncoder()))
-    plain = {"image_size": SIZE, "window": 8}
+    plain: dict[str, Any] = {"image_size": SIZE, "window": 8}
     paper = TalkingDataset(
         corpus, features, alignment="none", mask_kind="thesis", reference="thesis", **plain
     )
@@ -324,10 +323,11 @@ def bench_feeding(films: list[Path], folder: Path, options: argparse.Namespace) 
         "talking pairs, aligned and augmented": (ours, "talking_mead.yaml"),
         "labelled pictures (`ldm_affectnet.yaml`)": (labelled, "ldm_affectnet.yaml"),
     }
-    rates = compare(
-        {name: lambda rng, data=data: data[int(rng.integers(10**6))] for name, (data, _) in ways.items()},
-        options,
-    )
+
+    def take(data: Any, rng: np.random.Generator) -> None:
+        data[int(rng.integers(10**6))]
+
+    rates = compare({name: partial(take, data) for name, (data, _) in ways.items()}, options)
     names = " | ".join(f"{name} takes / s" for name in DEVICES)
     print(f"| items | one process / s | 8 workers / s | operations of a step | {names} |")
     print("|---|---|---|---|---|---|")

@@ -24,10 +24,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from types import MethodType
+from typing import Any
 
 import torch
 from measuring import PICTURES, files_in, positive
@@ -94,11 +96,12 @@ def separate_attention(self: CrossAttention, x: Tensor, context: Tensor | None =
     return self.to_out(out.reshape(batch, heads, x.shape[1], -1).permute(0, 2, 1, 3).flatten(2))
 
 
-def as_the_thesis(module: nn.Module) -> nn.Module:
-    """A copy with the same weights, channels first and with separate attention."""
+def as_the_thesis(module: nn.Module) -> Any:
+    """A copy (of the same class) with the same weights, channels first and with separate attention."""
     import copy
 
-    copied = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    copied: Any = copy.deepcopy(module)
+    copied.to(memory_format=torch.contiguous_format)
     for layer in copied.modules():
         if isinstance(layer, CrossAttention):
             # one layer of this copy computes as the thesis's code does; mypy knows methods of classes only
@@ -183,7 +186,7 @@ def speed(rounds: int, calls: int, groups: list[int], precisions: list[str]) -> 
     for precision in precisions:
         for group in groups:
             ours = Ours(bundle, precision, group)
-            runs[f"ours: {group} pictures, {precision}"] = lambda ours=ours: ours.run(image, calls, now)
+            runs[f"ours: {group} pictures, {precision}"] = partial(ours.run, image, calls, now)
     costs: dict[str, list[Cost]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():

@@ -53,9 +53,9 @@ class RandomCLIP(ImageTextEncoder):
         super().__init__()
         from transformers import CLIPConfig, CLIPModel
 
-        vision, text = {"patch_size": 16, "hidden_size": 768, "intermediate_size": 3072}, {}
+        vision = {"patch_size": 16, "hidden_size": 768, "intermediate_size": 3072}
         vision |= {"num_hidden_layers": 12, "num_attention_heads": 12}
-        self.model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512))
+        self.model = CLIPModel(CLIPConfig(text_config={}, vision_config=vision, projection_dim=512))
         self.image_size, self.dim = 224, 512
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ def random_batch(module: ClipFinetuneModule, size: str, count: int) -> dict[str,
     """What a step reads."""
     images, labels = torch.rand(count, 3, SIDES[size], SIDES[size]) * 2 - 1, torch.arange(count) % 8
     with torch.no_grad():
-        latents = module.first_stage.encode(images)  # type: ignore[operator]
+        latents = module.first_stage.encode(images)
     batch = {"noisy_latents": latents, "source": images, "label": labels, "target": (labels + 1) % 7}
     if size == "bundle":
         batch |= {"reference_latents": latents, "guide_latents": latents}
@@ -190,7 +190,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.child:
         size, memory, *numbers = options.child
-        found = measure_texts(size) if memory == "texts" else measure(size, memory, *map(int, numbers))  # type: ignore[arg-type]
+        found = measure_texts(size) if memory == "texts" else measure(size, memory, *map(int, numbers))
         print(json.dumps(found))
         return 0
     if not Path("/proc/self/status").is_file():

@@ -33,6 +33,7 @@ from talkface.conditioning.frames import FramesConditioner
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.networks.unet import UNet
 from talkface.networks.vqgan import VQGAN
+from talkface.pipelines.device import fast_layout
 from talkface.pipelines.face_painter import FacePainter, References, Sound
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import Shot
@@ -78,7 +79,7 @@ def build() -> tuple[UNet, VQGAN, ConditionerSet]:
     network = UNet(in_channels=9, out_channels=3, model_channels=160, context_dim=1024)
     parts = (network, VQGAN(), conditioner)
     for part in parts:
-        part.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        fast_layout(part.eval().requires_grad_(False))
     return parts
 
 

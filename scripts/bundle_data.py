@@ -116,7 +116,7 @@ def draw_pairs(work: Path, pairs_per_clip: int, workers: int) -> None:
 
 
 @torch.no_grad()
-def encoded_pairs(work: Path, stage: nn.Module, device: str) -> dict[str, Tensor]:
+def encoded_pairs(work: Path, stage: Any, device: str) -> dict[str, Tensor]:
     """Everything the diffusion model reads, by name; computed once and kept in `work`."""
     path = work / "latents.pt"
     if path.is_file():

@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     distances = {name: np.array(values) for name, values in judged["distances"].items()}
     others = [("its real film", frame) for frame in list(open_video(paths[0]))[5::5]]
     others += [("first frames of the other films", first) for first in firsts[1:]]
-    results = {
+    results: dict[str, Any] = {
         "plan": plan,
         "peak_mb": peaks,
         "slope_a_minute": {name: slope_a_minute(probes, values) for name, values in distances.items()},

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,14 +33,14 @@ from talkface.training.lipreading import CHARACTERS, SpeechSampler, SpokenClip, 
 HELP = "what a mouth says, as characters and as visemes"
 REDUCE = 2
 """A face of 128 pixels shows a mouth on about 44."""
-SHARED = {
+SHARED: dict[str, Any] = {
     "vocabulary": CHARACTERS,
     "visemes": (BLANK, *VISEMES[1:]),
     "channels": 16,
     "reduce": REDUCE,
     "dim": 144,
 }
-ENCODERS: dict[str, dict[str, object]] = {
+ENCODERS: dict[str, dict[str, Any]] = {
     "conformer": {"encoder": "conformer", "heads": 4, "hidden": 384, "layers": 3, "kernel": 9},
     "convolution": {
         "encoder": "convolution",
@@ -122,7 +123,7 @@ def train(options: argparse.Namespace) -> None:
     arguments = SHARED | ENCODERS[options.encoder]
     size = 88 // REDUCE
     reader = train_lip_reader(
-        LipReader(**arguments | {"crop_size": size, "reduce": 1}),  # type: ignore[arg-type]
+        LipReader(**arguments | {"crop_size": size, "reduce": 1}),
         SpeechSampler(clips, size, seed=options.seed),
         seconds=60 * options.minutes,
         batch_size=options.batch_size,
@@ -234,7 +235,7 @@ def as_said(corpus: Corpus, clip: ClipEntry) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def through(coder: torch.nn.Module, pictures: Tensor, size: int = 16) -> Tensor:
+def through(coder: Any, pictures: Tensor, size: int = 16) -> Tensor:
     """Pictures as the first stage gives them back."""
     with torch.autocast("cpu", torch.bfloat16):
         parts = [coder.decode(coder.encode(part)).float() for part in pictures.split(size)]

@@ -97,7 +97,7 @@ def new_network(frames: int, bundle: str) -> tuple[SyncNetwork, dict[str, Any]]:
         "dilations": [block.spread.dilation[0] for block in speech.blocks],
     }
     network = SyncNetwork(**arguments)
-    network.start_from(parts.part("mouth"), speech)  # type: ignore[arg-type]
+    network.start_from(parts.part("mouth"), speech)
     return network, arguments
 
 

@@ -115,8 +115,8 @@ def tables(folders: dict[str, Rows]) -> list[str]:
                 ]
                 told.append(f"{sum(rows_of) / max(1, len(rows_of)):+.3f}")
             for one in NUMBERS:
-                values = mean(rows, one), mean(found[first], one)
-                told.append("–" if None in values else f"{values[0] - values[1]:+.3f}")  # type: ignore[operator]
+                own, base = mean(rows, one), mean(found[first], one)
+                told.append("–" if own is None or base is None else f"{own - base:+.3f}")
             body.append([f"{model}, difference", *told])
         lines += [
             f"## Guidance {scale}, strength {strength}: {pictures} faces, {len(found[first])} edits",

@@ -32,9 +32,9 @@ def texture(rng: np.random.Generator, size: int) -> np.ndarray:
         return base + (along * rng.uniform(-80, 80))[..., None]
     if kind == 1:
         cells = int(rng.integers(4, size // 2))
-        noise = rng.normal(0, rng.uniform(5, 40), (cells, cells, 3 if rng.random() < 0.3 else 1)).astype(
-            np.float32
-        )
+        noise: np.ndarray = rng.normal(
+            0, rng.uniform(5, 40), (cells, cells, 3 if rng.random() < 0.3 else 1)
+        ).astype(np.float32)
         noise = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
         return base + (noise if noise.ndim == 3 else noise[..., None])
     if kind == 2:

@@ -96,9 +96,9 @@ def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterat
     The network is told them as the features of `dictation`; the guide shows them as `commanded` does.
     """
 
-    def show(guide: FaceGuide, times: Sequence[float]) -> Tensor:
+    def show(self: FaceGuide, times: Sequence[float]) -> Tensor:
         wanted = actions[(np.asarray(times) * rate).astype(int)]
-        return torch.from_numpy(commanded(wanted, guide.rest))
+        return torch.from_numpy(commanded(wanted, self.rest))
 
     features, own = dictation(pipeline.speech, actions, rate, limit), FaceGuide.actions
     pipeline.hear = lambda sound: features
@@ -108,7 +108,7 @@ def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterat
         yield
     finally:
         del pipeline.hear
-        FaceGuide.actions = own  # type: ignore[method-assign]
+        FaceGuide.actions = own  # type: ignore[method-assign]  # as above
 
 
 def cell(value: Any, form: str = "{:.3f}") -> str:

@@ -47,6 +47,7 @@ from talkface.diffusion.timesteps import uniform_timesteps
 from talkface.errors import TalkfaceError
 from talkface.experts.vision import LPIPS
 from talkface.losses.first_stage import FirstStageLoss
+from talkface.pipelines.device import fast_layout
 from talkface.training.callbacks import EMAWeights
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
@@ -162,7 +163,7 @@ def first_stage(options: argparse.Namespace) -> None:
     network = instantiate(FIRST_STAGE)
     if options.start_from and (options.start_from / "first_stage.pt").is_file():
         take_over(network, torch.load(options.start_from / "first_stage.pt", weights_only=True))
-    distance = LPIPS("vgg", options.lpips_backbone).to(memory_format=torch.channels_last)
+    distance = fast_layout(LPIPS("vgg", options.lpips_backbone))
     loss = FirstStageLoss(FewPerceptual(distance, 2), perceptual_weight=0.25)
     crops = Crops(picture_sources(options.work, options.pictures), size=64, seed=int(time.time()))
     loader = DataLoader(crops, batch_size=8)
@@ -256,8 +257,7 @@ def training_pairs(options: argparse.Namespace, stage: nn.Module) -> tuple[dict[
     stored = encoded_pairs(options.work, stage, options.device)
     stored |= {"audio": spoken_windows(options.work, encoder, stored.pop("clip"), stored.pop("frame"))}
     stored["mask"] = region_weights().expand(len(stored["emotion"]), -1, -1, -1)
-    # to mypy an attribute of a Module may be a Module; every SpeechEncoder has this number
-    return stored, int(encoder.feature_dim)  # type: ignore[arg-type]
+    return stored, int(encoder.feature_dim)
 
 
 def pack(options: argparse.Namespace) -> None:
@@ -268,7 +268,7 @@ def pack(options: argparse.Namespace) -> None:
     specs = {
         "first_stage": FIRST_STAGE,
         "network": NETWORK,
-        "conditioner": conditioner_spec(int(speech.feature_dim)),  # type: ignore[arg-type]
+        "conditioner": conditioner_spec(int(speech.feature_dim)),
         "speech": speech_spec,
         "landmarks": landmarks_spec,
     }
@@ -284,7 +284,7 @@ def pack(options: argparse.Namespace) -> None:
     save_bundle(options.out, parts, specs, card, META)
 
 
-def load_part(options: argparse.Namespace, name: str, spec: dict[str, Any]) -> nn.Module:
+def load_part(options: argparse.Namespace, name: str, spec: dict[str, Any]) -> Any:
     part = instantiate(spec).eval()
     part.load_state_dict(torch.load(options.work / f"{name}.pt", weights_only=True))
     return part

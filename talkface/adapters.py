@@ -295,7 +295,8 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
             adapters = json.loads(header["adapters"])
             for one in adapters.values():
                 _ = int(one["rank"]), float(one["alpha"]), str(one["network"]), dict(one["about"])
-            return adapters, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            names: list[str] = file.keys()  # no dict: what was opened cannot be iterated over
+            return adapters, {key: file.get_tensor(key) for key in names}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise TalkfaceError(f"adapter: {path} is damaged ({reason}); fetch the file again") from error

@@ -42,7 +42,7 @@ VERBS = ("fit", "validate", "test", "predict")
 class Parser(LightningArgumentParser):
     """The usual parser, but a mistake is one `TalkfaceError` line instead of a page."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> Any:
         raise TalkfaceError(shorten(f"{message}\n{ex or ''}")) from ex
 
 
@@ -154,8 +154,9 @@ class FitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        if not any(isinstance(callback, SeedEveryStep) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            trainer.callbacks.append(SeedEveryStep())  # type: ignore[attr-defined]
+        callbacks: list[pl.Callback] = vars(trainer)["callbacks"]  # Lightning sets it without declaring it
+        if not any(isinstance(callback, SeedEveryStep) for callback in callbacks):
+            callbacks.append(SeedEveryStep())
         return trainer
 
 

@@ -62,8 +62,9 @@ class CorpusDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.image_size = image_size
-        self.train_set: Dataset[Any] | None = None
-        self.val_set: Dataset[Any] | None = None
+        # each a Dataset with a length, which torch's class does not declare; None before `setup`
+        self.train_set: Any = None
+        self.val_set: Any = None
 
     def prepare_data(self) -> None:
         """Render the corpus when it may be and must be; once per machine."""
@@ -94,7 +95,7 @@ class CorpusDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.train_set is not None
         sampler = EpochSampler(
-            self.train_set,  # type: ignore[arg-type]
+            self.train_set,
             seed=self.seed,
             batch_size=self.batch_size,
             groups=self._shards(),
@@ -113,26 +114,25 @@ class CorpusDataModule(pl.LightningDataModule):
 
     def _shards(self) -> np.ndarray | None:
         """The shard of every training item where shards come over a line; None where any order costs the same."""
-        data: Any = self.train_set
-        corpus = getattr(data, "corpus", None)
-        return None if corpus is None or corpus.remote is None else data.shard_of_items()
+        corpus = getattr(self.train_set, "corpus", None)
+        return None if corpus is None or corpus.remote is None else self.train_set.shard_of_items()
 
     def _position(self) -> dict[str, Any]:
         """Epoch and batch at which the (perhaps resumed) trainer continues, and this process' rank."""
         trainer = self.trainer
         if trainer is None:
             return {}
-        loop = trainer.fit_loop
+        loop: Any = trainer.fit_loop  # Lightning sets its counters without declaring them
         assert self.train_set is not None
-        steps = len(self.train_set) // trainer.world_size // self.batch_size  # type: ignore[arg-type]
+        steps = len(self.train_set) // trainer.world_size // self.batch_size
         limit = trainer.limit_train_batches
         steps = (
             min(steps, limit) if isinstance(limit, int) else int(steps * (1.0 if limit is None else limit))
         )
         # a checkpoint written in `on_train_batch_end` counts that batch as processed but not yet as completed
-        done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        done = loop.epoch_loop.batch_progress.current.processed
         return {
-            "start_epoch": loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
+            "start_epoch": loop.epoch_progress.current.processed,
             "start_batch": 0 if done >= steps else done,
             "num_replicas": trainer.world_size,
             "rank": trainer.global_rank,
@@ -187,11 +187,12 @@ class TalkingDataModule(CorpusDataModule):
         encoder_device: str | None = None,
     ) -> None:
         super().__init__(corpus, preparation, synthetic, batch_size, num_workers, seed, image_size=image_size)
-        # a plain attribute of a data module; the encoder never becomes part of the trained model
-        self.encoder = encoder
+        # a plain attribute of a data module; the encoder never becomes part of the trained model. To a type checker the
+        # attributes of a plain Module are Tensors or Modules
+        self.encoder: Any = encoder
         self.encoder_device = encoder_device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.window = window
-        self.same = {
+        self.same: dict[str, Any] = {
             "window": window,
             "window_rate": window_rate,
             "image_size": image_size,
@@ -214,7 +215,7 @@ class TalkingDataModule(CorpusDataModule):
     @property
     def feature_dim(self) -> int:
         """Dimension of the sound features; 0 without an encoder."""
-        return 0 if self.encoder is None else int(self.encoder.feature_dim)  # type: ignore[arg-type]
+        return 0 if self.encoder is None else int(self.encoder.feature_dim)
 
     def prepare_data(self) -> None:
         super().prepare_data()
@@ -252,7 +253,7 @@ class TalkingDataModule(CorpusDataModule):
         features = None
         if self.encoder is not None:
             features = FeatureStore(corpus.folder / "features" / encoder_key(self.encoder))
-        return TalkingDataset(corpus, features, **self.same, **augmentation)  # type: ignore[arg-type]
+        return TalkingDataset(corpus, features, **self.same, **augmentation)
 
 
 class ImageDataModule(CorpusDataModule):

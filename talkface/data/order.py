@@ -50,7 +50,7 @@ class EpochSampler(DistributedSampler[int]):
         super().__init__(
             dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True
         )
-        self.num_items = len(dataset)  # type: ignore[arg-type]
+        self.num_items = len(dataset)
         self.start_epoch = start_epoch
         self.start_key = start_batch * batch_size
         self.epoch = start_epoch

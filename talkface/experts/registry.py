@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from talkface.errors import TalkfaceError
 
@@ -222,8 +222,8 @@ def check_judge(judge: nn.Module, guided_by: Iterable[str], allow_same_expert: b
     return own
 
 
-def load_expert(path: str | os.PathLike[str], device: str = "cpu") -> nn.Module:
-    """What `scripts/train_expert.py` wrote, frozen and in evaluation mode.
+def load_expert(path: str | os.PathLike[str], device: str = "cpu") -> Any:
+    """What `scripts/train_expert.py` wrote, frozen and in evaluation mode: a Module of the class that it names.
 
     Args:
         path: the `.safetensors` file, its `.json` beside it; or the name of one in `experts_folder()`.

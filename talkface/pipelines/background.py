@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,7 +29,8 @@ def in_background(produce: Callable[[Callable[[], None]], Iterator[Item]], depth
     calls it wherever it can stop at once. Exceptions of the producer are raised here, after the items before
     them. Closing the iterator stops the producer and waits for it.
     """
-    items: queue.Queue[tuple[str, object]] = queue.Queue(maxsize=depth)
+    # (kind, what): ("item", Item), ("error", BaseException) or ("end", None)
+    items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
 
     def keep_going() -> None:
@@ -65,9 +66,8 @@ def in_background(produce: Callable[[Callable[[], None]], Iterator[Item]], depth
             if kind == "end":
                 return
             if kind == "error":
-                assert isinstance(value, BaseException)
                 raise value
-            yield value  # type: ignore[misc]
+            yield value
     finally:
         stopped.set()
         thread.join()

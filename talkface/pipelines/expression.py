@@ -157,12 +157,11 @@ def condition(
     if "actions" in conditioner.conditioners:
         drop["actions"] = torch.tensor([actions is None for actions in told], device=device)
     if "frames" in conditioner.conditioners:
-        frames = conditioner.conditioners["frames"]
+        frames: Any = conditioner.conditioners["frames"]  # a FramesConditioner; to mypy any Module
         if shown is None:
             batch |= nobody(frames, len(owners), device)
         else:
-            # to mypy a conditioner of a set is any Module; `frames` is a FramesConditioner, which has an `order`
-            batch |= {f"{name}_latents": shown[name].to(device)[owners] for name in frames.order}  # type: ignore[union-attr]
+            batch |= {f"{name}_latents": shown[name].to(device)[owners] for name in frames.order}
     rows = conditioner(batch, drop)
     index, share_of = torch.tensor(owners, device=device), torch.tensor(weights, device=device)
 

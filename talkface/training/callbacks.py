@@ -26,7 +26,7 @@ from talkface.media import to_uint8
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.first_stage import FirstStageModule
 from talkface.training.sequences import per_frame
-from talkface.training.start import step_generator
+from talkface.training.start import data_module, step_generator
 
 
 class SeedEveryStep(Callback):
@@ -84,6 +84,7 @@ class ReconstructionGrid(Callback):
         self.num_images = num_images
 
     @torch.no_grad()
+    # Lightning allows every module here; this callback is for one kind
     def on_validation_batch_end(  # type: ignore[override]
         self,
         trainer: pl.Trainer,
@@ -132,6 +133,7 @@ class SampleGrid(Callback):
         self._validations = 0
 
     @torch.no_grad()
+    # Lightning allows every module here; this callback is for one kind
     def on_validation_batch_end(  # type: ignore[override]
         self,
         trainer: pl.Trainer,
@@ -151,7 +153,7 @@ class SampleGrid(Callback):
         made = self._sample(pl_module, few)
         rows = [few["masked"], few["reference"], made, few["target"]] if "masked" in few else [made]
         log_picture(trainer, "samples", tile(rows))
-        film = getattr(trainer.datamodule, "film_batch", None)  # type: ignore[attr-defined]
+        film = getattr(data_module(trainer), "film_batch", None)
         if self.film_frames and film is not None:
             frames = {name: value.to(pl_module.device) for name, value in film(self.film_frames).items()}
             parts = [
@@ -179,8 +181,7 @@ class SampleGrid(Callback):
         made = DDIM(module.schedule).sample(
             predictor, noise.expand_as(latents).clone(), times.to(latents.device)
         )
-        first_stage: Any = module.first_stage
-        return first_stage.decode(made).clamp(-1, 1)
+        return module.first_stage.decode(made).clamp(-1, 1)
 
 
 def tile(rows: list[Tensor]) -> np.ndarray:

@@ -51,21 +51,20 @@ class ClipGuide(nn.Module):
     ) -> None:
         super().__init__()
         clip = load_expert(clip) if isinstance(clip, str) else clip
-        if isinstance(recogniser, str):
-            recogniser = load_expert(recogniser)
+        person: nn.Module | None = load_expert(recogniser) if isinstance(recogniser, str) else recogniser
         if not isinstance(clip, ImageTextEncoder):
             raise TalkfaceError(
                 f"clip: {type(clip).__name__}; allowed is an ImageTextEncoder of talkface.experts.clip"
             )
-        if recogniser is not None and not getattr(recogniser, "differentiable", False):
+        if person is not None and not getattr(person, "differentiable", False):
             raise TalkfaceError(
-                f"recogniser: {type(recogniser).__name__} gives no gradients; allowed are ArcFaceRecogniser and what "
+                f"recogniser: {type(person).__name__} gives no gradients; allowed are ArcFaceRecogniser and what "
                 "scripts/train_expert.py identity makes, or null"
             )
         if templates not in TEMPLATES:
             raise TalkfaceError(f"templates: '{templates}'; allowed: {', '.join(TEMPLATES)}")
-        self.clip = clip.eval().requires_grad_(False)
-        self.recogniser = None if recogniser is None else recogniser.eval().requires_grad_(False)
+        self.clip: ImageTextEncoder = clip.eval().requires_grad_(False)
+        self.recogniser = None if person is None else person.eval().requires_grad_(False)
         self.weights = dict(zip(TERMS, (direction_weight, identity_weight, pixel_weight), strict=True))
         self.pixel_power, self.prompts, self.templates = pixel_power, tuple(prompts), templates
         self._directions: Tensor | None = None
@@ -81,7 +80,7 @@ class ClipGuide(nn.Module):
     def directions(self, device: torch.device) -> Tensor:
         """(emotions, emotions, D), row the source, column the target, computed once; zero where both read the same."""
         if self._directions is None or self._directions.device != device:
-            features = text_features(self.clip, self.prompts, TEMPLATES[self.templates])  # type: ignore[arg-type]
+            features = text_features(self.clip, self.prompts, TEMPLATES[self.templates])
             self._directions = directions(features).to(device)
         return self._directions
 
@@ -100,9 +99,9 @@ class ClipGuide(nn.Module):
     def _terms(self, edited: Tensor, source: Tensor, sources: Tensor, targets: Tensor) -> dict[str, Tensor]:
         told = self.directions(edited.device)[sources, targets]
         with torch.no_grad():
-            before = self.clip.encode_images(source)  # type: ignore[operator]
+            before = self.clip.encode_images(source)
             person = None if self.recogniser is None else self.recogniser(source)
-        terms = {"direction": directional_loss(self.clip.encode_images(edited), before, told)}  # type: ignore[operator]
+        terms = {"direction": directional_loss(self.clip.encode_images(edited), before, told)}
         if self.recogniser is not None and person is not None:
             terms["identity"] = identity_loss(self.recogniser(edited), person)
         terms["pixels"] = pixel_loss(edited, source, self.pixel_power)

@@ -25,6 +25,7 @@ from talkface.diffusion.schedule import NoiseSchedule, check_prediction_type
 from talkface.errors import TalkfaceError
 from talkface.losses.denoising import denoising_loss
 from talkface.training.start import (
+    data_module,
     learning_rate_factor,
     load_first_stage,
     objects_not_saved,
@@ -76,6 +77,8 @@ class DiffusionModule(pl.LightningModule):
     """
 
     objects: tuple[str, ...] = ("network", "first_stage", "schedule", "conditioner")
+    # a Module with encode, decode and latent_channels: to a type checker those of a plain Module are Tensors or Modules
+    first_stage: Any
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class DiffusionModule(pl.LightningModule):
         self.start_share, self.start_from = start_share, start_from
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.warmup_steps, self.total_steps, self.seed = warmup_steps, total_steps, seed
-        (conditioner or ConditionerSet({})).check_network(network, first_stage.latent_channels)  # type: ignore[arg-type]
+        (conditioner or ConditionerSet({})).check_network(network, self.first_stage.latent_channels)
 
     def setup(self, stage: str) -> None:
         if stage != "fit" or self.trainer.ckpt_path is not None:
@@ -123,7 +126,7 @@ class DiffusionModule(pl.LightningModule):
         if self.first_stage_weights is not None:
             load_first_stage(self.first_stage, self.first_stage_weights)
         if self.normalize_features and self.conditioner is not None:
-            mean, std = self.trainer.datamodule.feature_statistics()  # type: ignore[attr-defined]
+            mean, std = data_module(self.trainer).feature_statistics()
             for conditioner in self.conditioner.conditioners.values():
                 if isinstance(conditioner, AudioConditioner):
                     conditioner.set_feature_statistics(mean, std)
@@ -149,7 +152,7 @@ class DiffusionModule(pl.LightningModule):
         if "target_latents" not in batch:
             pictures["target"] = batch["target"] if "target" in batch else batch["images"]
         if pictures:
-            encoded = self.first_stage.encode(torch.cat(list(pictures.values())))  # type: ignore[operator]
+            encoded = self.first_stage.encode(torch.cat(list(pictures.values())))
             for name, latents in zip(pictures, encoded.chunk(len(pictures)), strict=True):
                 inputs[f"{name}_latents"] = latents
         return inputs["target_latents"], inputs

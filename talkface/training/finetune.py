@@ -23,7 +23,7 @@ from talkface.training.clip_guide import ClipGuide
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.edit_path import EditPath, edit_predictor
 from talkface.training.finite import gradients_of, stop_unless_finite
-from talkface.training.start import load_base, step_generator
+from talkface.training.start import data_module, load_base, step_generator
 
 
 class ClipFinetuneModule(DiffusionModule):
@@ -110,7 +110,7 @@ class ClipFinetuneModule(DiffusionModule):
                 if expert is not None:
                     expert.to(self.trainer.strategy.root_device)
             # before a checkpoint is read: latents are those of the model that the finetuning starts from
-            self.trainer.datamodule.invert(self)  # type: ignore[attr-defined]
+            data_module(self.trainer).invert(self)
         if self.lora_rank is not None:
             add_lora(self.network, self.lora_rank)
 
@@ -128,7 +128,7 @@ class ClipFinetuneModule(DiffusionModule):
     @torch.no_grad()
     def inverted(self, images: Tensor, labels: Tensor, guides: Tensor | None) -> dict[str, Tensor]:
         """What is kept of pictures (B, 3, S, S) with labels (B,) and perhaps guides (B, T, 3, S, S)."""
-        stage: Any = self.first_stage
+        stage = self.first_stage
         latents = stage.encode(images)
         made = {"source": stage.decode(latents).clamp(-1, 1)}
         if guides is not None:
@@ -144,7 +144,7 @@ class ClipFinetuneModule(DiffusionModule):
         solver, times = self.path.back(self.schedule, steps)
         predict = self.predictor(batch["target"], self.path.guidance_scale, batch)
         latents = denoise_with_gradients(solver, predict, batch["noisy_latents"], times, memory, generator)
-        return self.first_stage.decode(latents)  # type: ignore[operator]
+        return self.first_stage.decode(latents)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         number = self.trainer.fit_loop.total_batch_idx

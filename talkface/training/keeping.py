@@ -41,6 +41,7 @@ class KeepBestPerTarget(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history, self.best = state_dict["history"], state_dict["best"]
 
+    # Lightning allows every module here; this callback is for one kind
     def on_validation_end(self, trainer: pl.Trainer, pl_module: ClipFinetuneModule) -> None:  # type: ignore[override]
         if trainer.sanity_checking:
             return

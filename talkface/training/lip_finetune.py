@@ -23,7 +23,7 @@ from talkface.errors import TalkfaceError
 from talkface.training.diffusion import DiffusionModule
 from talkface.training.lip_objective import LipObjective
 from talkface.training.sequences import in_range, per_frame
-from talkface.training.start import load_base, step_generator
+from talkface.training.start import data_module, load_base, step_generator
 from talkface.training.window import Edges, Window
 
 
@@ -93,7 +93,7 @@ class LipFinetuneModule(DiffusionModule):
         if self.lora_rank is not None:
             self.requires_grad_(False)
             add_lora(self.network, self.lora_rank)
-        corpus = getattr(getattr(self.trainer.datamodule, "train_set", None), "corpus", None)  # type: ignore[attr-defined]
+        corpus = getattr(getattr(data_module(self.trainer), "train_set", None), "corpus", None)
         if corpus is not None:
             self.objective.check_rate(corpus.fps)
 
@@ -117,7 +117,7 @@ class LipFinetuneModule(DiffusionModule):
         """Stop before the weights are touched. Raises: TalkfaceError, with the clips of the batch."""
         if bool(value.isfinite()):
             return
-        corpus = getattr(getattr(self.trainer.datamodule, "train_set", None), "corpus", None)  # type: ignore[attr-defined]
+        corpus = getattr(getattr(data_module(self.trainer), "train_set", None), "corpus", None)
         numbers = [] if self._clips is None else self._clips.tolist()
         clips = ", ".join(str(n) if corpus is None else corpus.clips[n].id for n in numbers)
         raise TalkfaceError(
@@ -148,7 +148,7 @@ class LipFinetuneModule(DiffusionModule):
         count, length = batch["target"].shape[:2]
         if "reference" in batch and "reference_latents" not in batch:  # once, not for every frame
             with torch.no_grad():
-                batch = {**batch, "reference_latents": self.first_stage.encode(batch["reference"])}  # type: ignore[operator]
+                batch = {**batch, "reference_latents": self.first_stage.encode(batch["reference"])}
         latents, inputs = self.encode(per_frame(batch))
         drops: dict[str, Tensor] = {}
         told: Conditioning | None = None

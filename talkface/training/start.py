@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import nn
@@ -29,6 +30,14 @@ def step_generator(*numbers: int) -> torch.Generator:
     """A CPU generator that depends on `numbers` (0 or more each) only."""
     seed = np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+def data_module(trainer: pl.Trainer) -> Any:
+    """The data module of a training, of whatever class; None when it was given loaders.
+
+    Lightning sets this attribute without declaring it, so that a type checker does not know of it.
+    """
+    return getattr(trainer, "datamodule", None)
 
 
 def learning_rate_factor(warmup_steps: int, total_steps: int | None) -> Callable[[int], float]:

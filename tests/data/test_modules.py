@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from talkface.data.set_modules import CelebADataModule, MetFacesDataModule
 from talkface.errors import TalkfaceError
 
 
-def fake_trainer(epoch: int, batch: int, limit: float | None = 1.0) -> SimpleNamespace:
+def fake_trainer(epoch: int, batch: int, limit: float | None = 1.0) -> Any:
     """The counters of a trainer that stopped after `batch` batches of `epoch`."""
     return SimpleNamespace(
         world_size=1,
@@ -45,14 +46,14 @@ def test_a_resumed_epoch_goes_on_where_it_stopped(corpus_folder: Path) -> None:
     module = TalkingDataModule(str(corpus_folder), image_size=16, batch_size=2, samples_per_clip=4)
     module.prepare_data()
     module.setup("fit")
-    module.trainer = fake_trainer(epoch=3, batch=0)  # type: ignore[assignment]
+    module.trainer = fake_trainer(epoch=3, batch=0)
     whole = clips_and_frames(module)
     assert len(whole) == 12
-    module.trainer = fake_trainer(epoch=3, batch=4)  # type: ignore[assignment]
+    module.trainer = fake_trainer(epoch=3, batch=4)
     assert clips_and_frames(module) == whole[8:]
     # an epoch that was complete is not continued
     for done, limit in ((6, 1.0), (2, 2)):
-        module.trainer = fake_trainer(epoch=3, batch=done, limit=limit)  # type: ignore[assignment]
+        module.trainer = fake_trainer(epoch=3, batch=done, limit=limit)
         assert clips_and_frames(module) == whole
 
 

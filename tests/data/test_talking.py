@@ -164,7 +164,9 @@ def test_items_depend_on_seed_epoch_and_index_only(train_corpus: Corpus, feature
 
 
 def test_jitter_of_target_and_reference(train_corpus: Corpus) -> None:
-    eye = lambda picture: torch.nonzero(picture.mean(0) > 0.6).float().mean(0)  # noqa: E731
+    def eye(picture: torch.Tensor) -> torch.Tensor:
+        return torch.nonzero(picture.mean(0) > 0.6).float().mean(0)
+
     for independent in (False, True):
         data = TalkingDataset(train_corpus, image_size=64, jitter=2.0, independent_jitter=independent)
         shifts = [

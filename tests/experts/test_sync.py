@@ -186,6 +186,7 @@ def test_bad_input_is_one_line(draw_face_points) -> None:
     with pytest.raises(TalkfaceError, match="num_frames: 7; allowed 5, 16"):
         SyncNetwork(7)
     with pytest.raises(TalkfaceError, match="does not tell facial actions"):
+        # what is refused is what the type forbids
         ShapeSync(torch.nn.Identity())  # type: ignore[arg-type]
 
 
@@ -225,7 +226,7 @@ def test_lips_of_synthesized_speech_are_found_in_step() -> None:
     from talkface.data.synthetic.motion import performance
     from talkface.data.synthetic.voices import Voice, speak
 
-    expert = ShapeSync(load_bundle("default", parts=["speech"]).part("speech"))  # type: ignore[arg-type]
+    expert = ShapeSync(load_bundle("default", parts=["speech"]).part("speech"))
     head = HeadModel.load()
     voice = Voice.list("train", families=("espeak",))[0]
     said = speak(voice, "Bob and Paula happily bought a warm apple pie for mama.")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from talkface.errors import TalkfaceError
+from talkface.experts.vision import LPIPS
+
 lpips = pytest.importorskip("lpips")
 torchvision = pytest.importorskip("torchvision")
-
-from talkface.errors import TalkfaceError  # noqa: E402
-from talkface.experts.vision import LPIPS  # noqa: E402
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/weights/alexnet_features.safetensors"
 

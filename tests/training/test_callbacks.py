@@ -88,8 +88,9 @@ def test_reconstructions_are_logged(tiny: SimpleNamespace, tmp_path: Path) -> No
 def test_seed_depends_on_the_batch_number_only() -> None:
     def draw(number: int, before: int) -> torch.Tensor:
         torch.rand(before)
-        trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=number), global_rank=0)
-        SeedEveryStep(1).on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+        trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=number), global_rank=0)
+        module: Any = None  # not looked at
+        SeedEveryStep(1).on_train_batch_start(trainer, module, None, 0)
         return torch.rand(2)
 
     assert torch.equal(draw(3, 1), draw(3, 5))

@@ -72,7 +72,7 @@ def test_latents_are_whitened_on_request(tiny: SimpleNamespace) -> None:
 
 def test_half_precision_with_scaling_is_refused(tiny: SimpleNamespace, tmp_path: Path) -> None:
     module = FirstStageModule(tiny.vqgan(), FirstStageLoss())
-    trainer = SimpleNamespace(precision="16-mixed")
-    module._trainer = trainer  # type: ignore[assignment]
+    trainer: Any = SimpleNamespace(precision="16-mixed")
+    module._trainer = trainer
     with pytest.raises(TalkfaceError, match="precision: 16-mixed"):
         module.on_fit_start()

@@ -108,7 +108,7 @@ def _shape(bundle: str) -> Any:
     from talkface.checkpoint import load_bundle
     from talkface.experts.sync_shape import ShapeSync
 
-    return ShapeSync(load_bundle(bundle, parts=["speech"]).part("speech"))  # type: ignore[arg-type]
+    return ShapeSync(load_bundle(bundle, parts=["speech"]).part("speech"))
 
 
 @lru_cache(maxsize=1)
