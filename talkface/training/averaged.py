@@ -11,9 +11,53 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+class Budget(TypedDict, total=False):
+    """Arguments that trainings of single networks hand on to `train_averaged` as they are given."""
+
+    seconds: float
+    steps: int | None
+    checkpoint: Path | None
+    save_every: float
+    log: Callable[[str], None] | None
+
+
+class Sampler(Protocol):
+    """What draws batches."""
+
+    rng: np.random.Generator
+
+
+def train_drawn(
+    network: nn.Module,
+    losses: Callable[[], dict[str, Tensor]],
+    sampler: Sampler,
+    *,
+    learning_rate: float,
+    average_decay: float,
+    largest_norm: float = 5.0,
+    **budget: Unpack[Budget],
+) -> None:
+    """`train_averaged` on what `sampler` draws, all parameters in one group; a resumed run draws other batches.
+
+    Args:
+        losses: draws from `sampler`.
+        largest_norm: of the gradient.
+    """
+
+    def resumed(step: int) -> None:
+        sampler.rng = np.random.default_rng([step, 1])
+
+    train_averaged(
+        network, losses, learning_rate=learning_rate, average_decay=average_decay, resumed=resumed,
+        clip=[(network.parameters(), largest_norm)], **budget,
+    )  # fmt: skip
 
 
 def train_averaged(

@@ -10,10 +10,9 @@ along the way from one prompt to the other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ from torch import Tensor
 from talkface.experts.clip import FaceCLIP, words_of
 from talkface.experts.prompts import IMAGENET_TEMPLATES
 from talkface.portrait.crop import AlignedCrop, random_jitter
-from talkface.training.averaged import train_averaged
+from talkface.training.averaged import Budget, train_drawn
 from talkface.training.captions import (
     EMOTION_WORDS,
     NAMES,
@@ -204,19 +203,16 @@ def train_clip(
     network: FaceCLIP,
     sampler: CaptionSampler,
     *,
-    seconds: float = math.inf,
-    steps: int | None = None,
     batch_size: int = 48,
     learning_rate: float = 1.5e-3,
     average_decay: float = 0.995,
     device: str = "cpu",
     bfloat16: bool = False,
-    checkpoint: Path | None = None,
-    log: Callable[[str], None] | None = None,
+    **budget: Unpack[Budget],
 ) -> FaceCLIP:
     """Train `network` in place and return it, in evaluation mode, with averaged weights.
 
-    See `train_averaged` for the arguments and errors.
+    See `train_averaged` for the arguments, those of the budget too, and errors.
     """
     network.to(device)
 
@@ -237,11 +233,12 @@ def train_clip(
             "direction": direction_loss(images, prompts, emotion),
         }
 
-    def resumed(step: int) -> None:
-        sampler.rng = np.random.default_rng([step, 1])
-
-    train_averaged(
-        network, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=average_decay,
-        clip=[(network.parameters(), 5.0)], checkpoint=checkpoint, resumed=resumed, log=log,
-    )  # fmt: skip
+    train_drawn(
+        network,
+        losses,
+        sampler,
+        learning_rate=learning_rate,
+        average_decay=average_decay,
+        **budget,
+    )
     return network

@@ -5,10 +5,9 @@ The loss is cross-entropy with smoothed labels, and the squared error of the fac
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 from talkface.experts.emotion import EmotionNetwork, EmotionReading
 from talkface.head.model import MIRRORED_ACTIONS
 from talkface.portrait.crop import AlignedCrop, random_jitter
-from talkface.training.averaged import train_averaged
+from talkface.training.averaged import Budget, train_drawn
 from talkface.training.landmarks import to_tensor
 from talkface.training.picture_noise import cover_face, dead_leaves, degrade
 
@@ -100,19 +99,16 @@ def train_emotion(
     network: EmotionNetwork,
     sampler: EmotionSampler,
     *,
-    seconds: float = math.inf,
-    steps: int | None = None,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
     average_decay: float = 0.995,
     device: str = "cpu",
     bfloat16: bool = False,
-    checkpoint: Path | None = None,
-    log: Callable[[str], None] | None = None,
+    **budget: Unpack[Budget],
 ) -> EmotionNetwork:
     """Train `network` in place and return it, in evaluation mode, with averaged weights.
 
-    See `train_averaged` for the arguments and errors.
+    See `train_averaged` for the arguments, those of the budget too, and errors.
     """
     network.to(device)
 
@@ -126,11 +122,12 @@ def train_emotion(
         )
         return emotion_loss(reading, emotion, actions)
 
-    def resumed(step: int) -> None:
-        sampler.rng = np.random.default_rng([step, 1])
-
-    train_averaged(
-        network, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=average_decay,
-        clip=[(network.parameters(), 5.0)], checkpoint=checkpoint, resumed=resumed, log=log,
-    )  # fmt: skip
+    train_drawn(
+        network,
+        losses,
+        sampler,
+        learning_rate=learning_rate,
+        average_decay=average_decay,
+        **budget,
+    )
     return network

@@ -7,9 +7,9 @@ split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from talkface.experts.recognition import FaceEmbedder
 from talkface.portrait.crop import AlignedCrop, random_jitter
-from talkface.training.averaged import train_averaged
+from talkface.training.averaged import Budget, train_drawn
 from talkface.training.landmarks import to_tensor
 from talkface.training.picture_noise import cover_face, dead_leaves, degrade
 
@@ -110,19 +110,16 @@ def train_identity(
     network: FaceEmbedder,
     sampler: PeopleSampler,
     *,
-    seconds: float = math.inf,
-    steps: int | None = None,
     batch_size: int = 48,
     learning_rate: float = 2e-3,
     average_decay: float = 0.995,
     device: str = "cpu",
     bfloat16: bool = False,
-    checkpoint: Path | None = None,
-    log: Callable[[str], None] | None = None,
+    **budget: Unpack[Budget],
 ) -> FaceEmbedder:
     """Train `network` in place and return it, in evaluation mode, with averaged weights.
 
-    See `train_averaged` for the arguments and errors.
+    See `train_averaged` for the arguments, those of the budget too, and errors.
     """
     trained = AngularMargin(network, int(sampler.faces.person.max()) + 1).to(device)
 
@@ -132,11 +129,12 @@ def train_identity(
             vectors = network(to_tensor(images, device))
         return {"margin": margin_loss(vectors, trained.people, torch.from_numpy(person).to(device))}
 
-    def resumed(step: int) -> None:
-        sampler.rng = np.random.default_rng([step, 1])
-
-    train_averaged(
-        trained, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=average_decay,
-        clip=[(trained.parameters(), 5.0)], checkpoint=checkpoint, resumed=resumed, log=log,
-    )  # fmt: skip
+    train_drawn(
+        trained,
+        losses,
+        sampler,
+        learning_rate=learning_rate,
+        average_decay=average_decay,
+        **budget,
+    )
     return network

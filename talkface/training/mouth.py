@@ -7,16 +7,13 @@ and it is small, so that errors of both lips which are small for each may hide i
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from pathlib import Path
+from typing import Unpack
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from talkface.experts.mouth_network import MouthNetwork, MouthPrediction
-from talkface.training.averaged import train_averaged
+from talkface.training.averaged import Budget, train_drawn
 from talkface.training.landmarks import map_loss, to_tensor
 from talkface.training.mouth_crops import MEETING, MouthBatch, MouthSampler
 
@@ -47,20 +44,16 @@ def train_mouth(
     network: MouthNetwork,
     sampler: MouthSampler,
     *,
-    seconds: float = math.inf,
-    steps: int | None = None,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
     average_decay: float = 0.998,
     device: str = "cpu",
     bfloat16: bool = False,
-    checkpoint: Path | None = None,
-    save_every: float = 60.0,
-    log: Callable[[str], None] | None = None,
+    **budget: Unpack[Budget],
 ) -> MouthNetwork:
     """Train `network` in place and return it, in evaluation mode, with averaged weights.
 
-    See `train_averaged` for the arguments and errors.
+    See `train_averaged` for the arguments, those of the budget too, and errors.
     """
     network.to(device)
 
@@ -70,11 +63,13 @@ def train_mouth(
             prediction = network(to_tensor(batch.images, device))
         return mouth_loss(prediction, batch)
 
-    def resumed(step: int) -> None:
-        sampler.rng = np.random.default_rng([step, 1])
-
-    train_averaged(
-        network, losses, seconds=seconds, steps=steps, learning_rate=learning_rate, average_decay=average_decay,
-        clip=[(network.parameters(), 20.0)], checkpoint=checkpoint, save_every=save_every, resumed=resumed, log=log,
-    )  # fmt: skip
+    train_drawn(
+        network,
+        losses,
+        sampler,
+        learning_rate=learning_rate,
+        average_decay=average_decay,
+        largest_norm=20.0,
+        **budget,
+    )
     return network

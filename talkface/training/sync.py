@@ -9,9 +9,9 @@ get a small share of the target.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from talkface.experts.sync import SyncNetwork
 from talkface.experts.sync_crops import crop_frames
-from talkface.training.averaged import train_averaged
+from talkface.training.averaged import Budget, train_averaged
 from talkface.training.landmarks import to_tensor
 from talkface.training.picture_noise import degrade
 from talkface.training.speech import augment_sound
@@ -216,13 +216,10 @@ def train_sync(
     network: SyncNetwork,
     sampler: SyncSampler,
     *,
-    seconds: float = math.inf,
-    steps: int | None = None,
     batch_size: int = 20,
     learning_rate: float = 7e-4,
     bfloat16: bool = False,
-    checkpoint: Path | None = None,
-    log: Callable[[str], None] | None = None,
+    **budget: Unpack[Budget],
 ) -> None:
     """Train `network` in place; see `train_averaged` for budget and resuming."""
     training = SyncTraining(network, bfloat16)
@@ -231,13 +228,10 @@ def train_sync(
     train_averaged(
         training,
         lambda: training(sampler.batch(batch_size)),
-        seconds=seconds,
-        steps=steps,
         learning_rate=learning_rate,
         average_decay=0.995,
         clip=[(training.parameters(), 1.0)],
-        checkpoint=checkpoint,
         resumed=sampler.reseed,
-        log=log,
+        **budget,
     )
     network.requires_grad_(False)
