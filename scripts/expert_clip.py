@@ -8,10 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from expert_files import in_parts, parameters_of, save_expert
+from expert_files import (
+    add_picture_options,
+    add_test_options,
+    budget_of,
+    in_parts,
+    parameters_of,
+    save_expert,
+    started,
+    through_first_stage,
+)
 from torch import Tensor
 
-from talkface.checkpoint import load_bundle
 from talkface.data.base import EMOTIONS, Corpus
 from talkface.data.synthetic.appearance import sample_person
 from talkface.data.synthetic.clips import load_head
@@ -42,10 +50,7 @@ vectors ({dim} numbers, unit length) are close when a sentence is true of a face
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Of the training."""
-    parser.add_argument("--corpus", type=Path, default=Path("corpora/faces"))
-    parser.add_argument(
-        "--start-from", default="default", help="bundle whose landmark network gives the first stages"
-    )
+    add_picture_options(parser, "corpora/faces")
 
 
 def read_captioned(folder: Path, split: str, limit: int = 10**9) -> CaptionedFaces:
@@ -68,17 +73,13 @@ def train(options: argparse.Namespace) -> None:
     faces = read_captioned(options.corpus, "train")
     torch.manual_seed(options.seed)
     words = all_words()
-    network = FaceCLIP(vocabulary=words)
-    network.start_from(load_bundle(options.start_from, parts=["landmarks"]).part("landmarks"))
-    network.requires_grad_(True)
+    network = started(FaceCLIP(vocabulary=words), options.start_from)
     train_clip(
         network,
         CaptionSampler(faces, seed=options.seed),
-        seconds=60 * options.minutes,
         device=options.device,
         bfloat16=True,
-        checkpoint=options.out.with_suffix(".state.pt"),
-        log=lambda line: print(line, flush=True),
+        **budget_of(options),
     )
     card = CARD.format(
         seed=options.seed,
@@ -94,9 +95,7 @@ def train(options: argparse.Namespace) -> None:
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Of the evaluation."""
-    parser.add_argument("--corpus", type=Path, default=Path("corpora/faces"))
-    parser.add_argument("--experts", type=Path, nargs="+", required=True, metavar="SAFETENSORS")
-    parser.add_argument("--limit", type=int, default=10**6, help="pictures of the test split")
+    add_test_options(parser, "corpora/faces")
 
 
 @dataclass
@@ -137,9 +136,7 @@ def evaluate(options: argparse.Namespace) -> str:
         for image, points in zip(faces.images, faces.landmarks, strict=True)
     ]
     images = to_tensor(np.stack(crops))
-    coder = load_bundle("default", parts=["first_stage"]).part("first_stage")
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        decoded = in_parts(lambda part: coder.decode(coder.encode(part)).float(), images)
+    decoded = through_first_stage(images)
     lines = [f"{len(images)} held-out renders, cut out by their exact landmarks."]
     for path in options.experts:
         expert = load_expert(path)

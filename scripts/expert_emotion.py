@@ -11,10 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from expert_files import in_parts, parameters_of, save_expert
+from expert_files import (
+    add_picture_options,
+    add_test_options,
+    budget_of,
+    in_parts,
+    parameters_of,
+    save_expert,
+    started,
+    through_first_stage,
+)
 from torch import Tensor
 
-from talkface.checkpoint import load_bundle
 from talkface.data.base import EMOTIONS, Corpus
 from talkface.data.finding import make_finder
 from talkface.experts.emotion import EmotionNetwork
@@ -41,10 +49,7 @@ A residual network of {parameters:.2f} M parameters that says which of eight emo
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Of the training."""
-    parser.add_argument("--corpus", type=Path, default=Path("corpora/faces"))
-    parser.add_argument(
-        "--start-from", default="default", help="bundle whose landmark network gives the first stages"
-    )
+    add_picture_options(parser, "corpora/faces")
 
 
 def read_faces(folder: Path, split: str) -> tuple[LabelledFaces, int]:
@@ -65,17 +70,13 @@ def train(options: argparse.Namespace) -> None:
     """Train and write."""
     faces, people = read_faces(options.corpus, "train")
     torch.manual_seed(options.seed)
-    network = EmotionNetwork()
-    network.start_from(load_bundle(options.start_from, parts=["landmarks"]).part("landmarks"))
-    network.requires_grad_(True)
+    network = started(EmotionNetwork(), options.start_from)
     train_emotion(
         network,
         EmotionSampler(faces, seed=options.seed),
-        seconds=60 * options.minutes,
         device=options.device,
         bfloat16=True,
-        checkpoint=options.out.with_suffix(".state.pt"),
-        log=lambda line: print(line, flush=True),
+        **budget_of(options),
     )
     card = CARD.format(
         seed=options.seed,
@@ -90,11 +91,9 @@ def train(options: argparse.Namespace) -> None:
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Of the evaluation."""
-    parser.add_argument("--corpus", type=Path, default=Path("corpora/faces"))
-    parser.add_argument("--experts", type=Path, nargs="+", required=True, metavar="SAFETENSORS")
+    add_test_options(parser, "corpora/faces")
     parser.add_argument("--films", type=Path, nargs="*", default=[])
     parser.add_argument("--pictures", type=Path, nargs="*", default=[])
-    parser.add_argument("--limit", type=int, default=10**6, help="pictures of the test split")
     parser.add_argument("--sheet", type=Path, help="write the crops of the photographs here")
 
 
@@ -152,9 +151,7 @@ def evaluate(options: argparse.Namespace) -> str:
     """The section: accuracy and confusion on held-out renders, opinions on photographs."""
     classifiers = [load_expert(path) for path in options.experts]
     images, emotions, intensities = held_out(options.corpus, options.limit)
-    coder = load_bundle("default", parts=["first_stage"]).part("first_stage")
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        blurred = in_parts(lambda part: coder.decode(coder.encode(part)).float(), images)
+    blurred = through_first_stage(images)
     commonest = np.bincount(emotions).max() / len(emotions)
     lines = [
         f"{len(images)} held-out renders, cut out by their exact landmarks. Saying the commonest emotion always: "

@@ -7,6 +7,7 @@ evaluate_expert.py.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import json
@@ -14,10 +15,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from talkface.checkpoint import load_bundle
+from talkface.training.averaged import Budget
 
 EXPERTS = {
     "emotion": "expert_emotion",
@@ -47,6 +52,36 @@ def description_of(name: str) -> str:
     return ""
 
 
+def add_picture_options(parser: argparse.ArgumentParser, corpus: str, what: str | None = None) -> None:
+    """Of the training of an expert that looks at single pictures; `corpus`: where they are unless it is said."""
+    parser.add_argument("--corpus", type=Path, default=Path(corpus), help=what)
+    parser.add_argument(
+        "--start-from", default="default", help="bundle whose landmark network gives the first stages"
+    )
+
+
+def add_test_options(parser: argparse.ArgumentParser, corpus: str) -> None:
+    """Of the evaluation of experts that look at single pictures."""
+    parser.add_argument("--corpus", type=Path, default=Path(corpus))
+    parser.add_argument("--experts", type=Path, nargs="+", required=True, metavar="SAFETENSORS")
+    parser.add_argument("--limit", type=int, default=10**6, help="pictures of the test split")
+
+
+def started(network: Any, bundle: str) -> Any:
+    """`network`, all of it to be trained, with the first stages of the bundle's landmark network."""
+    network.start_from(load_bundle(bundle, parts=["landmarks"]).part("landmarks"))
+    return network.requires_grad_(True)
+
+
+def budget_of(options: argparse.Namespace) -> Budget:
+    """How long to train, where the state is kept, and who is told."""
+    return {
+        "seconds": 60 * options.minutes,
+        "checkpoint": Path(f"{options.out}.state.pt"),
+        "log": lambda line: print(line, flush=True),
+    }
+
+
 def parameters_of(network: nn.Module) -> float:
     """Parameters in millions."""
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
@@ -73,6 +108,14 @@ def save_expert(
 def in_parts(network: Callable[[Tensor], Tensor], images: Tensor, size: int = 32) -> Tensor:
     """`network(images)`, some at a time."""
     return torch.cat([network(part) for part in images.split(size)])
+
+
+@torch.no_grad()
+def through_first_stage(images: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S) in [-1, 1] as the default bundle's first stage gives them back."""
+    coder = load_bundle("default", parts=["first_stage"]).part("first_stage")
+    with torch.autocast("cpu", torch.bfloat16):
+        return in_parts(lambda part: coder.decode(coder.encode(part)).float(), images)
 
 
 def with_section(page: str, name: str, text: str) -> str:

@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from expert_files import in_parts, parameters_of, save_expert
+from expert_files import (
+    add_picture_options,
+    add_test_options,
+    budget_of,
+    in_parts,
+    parameters_of,
+    save_expert,
+    started,
+    through_first_stage,
+)
 from torch import Tensor
 
-from talkface.checkpoint import load_bundle
 from talkface.data.base import Corpus
 from talkface.experts.recognition import FaceEmbedder
 from talkface.experts.registry import load_expert
@@ -39,12 +47,7 @@ one person.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Of the training."""
-    parser.add_argument(
-        "--corpus", type=Path, default=Path("corpora/people"), help="people in several scenes"
-    )
-    parser.add_argument(
-        "--start-from", default="default", help="bundle whose landmark network gives the first stages"
-    )
+    add_picture_options(parser, "corpora/people", "people in several scenes")
 
 
 def read_people(folder: Path, split: str, limit: int = 10**9) -> PeoplesFaces:
@@ -63,17 +66,13 @@ def train(options: argparse.Namespace) -> None:
     """Train and write."""
     faces = read_people(options.corpus, "train")
     torch.manual_seed(options.seed)
-    network = FaceEmbedder()
-    network.start_from(load_bundle(options.start_from, parts=["landmarks"]).part("landmarks"))
-    network.requires_grad_(True)
+    network = started(FaceEmbedder(), options.start_from)
     train_identity(
         network,
         PeopleSampler(faces, seed=options.seed),
-        seconds=60 * options.minutes,
         device=options.device,
         bfloat16=True,
-        checkpoint=options.out.with_suffix(".state.pt"),
-        log=lambda line: print(line, flush=True),
+        **budget_of(options),
     )
     card = CARD.format(
         seed=options.seed,
@@ -89,9 +88,7 @@ def train(options: argparse.Namespace) -> None:
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Of the evaluation."""
-    parser.add_argument("--corpus", type=Path, default=Path("corpora/people"))
-    parser.add_argument("--experts", type=Path, nargs="+", required=True, metavar="SAFETENSORS")
-    parser.add_argument("--limit", type=int, default=10**6, help="pictures of the test split")
+    add_test_options(parser, "corpora/people")
 
 
 def mean_colour(images: Tensor) -> Tensor:
@@ -113,9 +110,7 @@ def evaluate(options: argparse.Namespace) -> str:
         for image, points in zip(faces.images, faces.landmarks, strict=True)
     ]
     images, person = to_tensor(np.stack(crops)), torch.from_numpy(faces.person)
-    coder = load_bundle("default", parts=["first_stage"]).part("first_stage")
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        decoded = in_parts(lambda part: coder.decode(coder.encode(part)).float(), images)
+    decoded = through_first_stage(images)
     recognisers: dict[str, Callable[[Tensor], Tensor]] = {
         path.stem: load_expert(path) for path in options.experts
     }

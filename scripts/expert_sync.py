@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from expert_files import parameters_of, save_expert
+from expert_files import budget_of, parameters_of, save_expert
 from sync_trials import Trial, film_clip, rendered_clip, trials
 
 from talkface.checkpoint import load_bundle
@@ -112,11 +112,9 @@ def train(options: argparse.Namespace) -> None:
     train_sync(
         network,
         SyncSampler(mouths, heard, num_frames=options.frames, margin=network.margin, seed=options.seed),
-        seconds=60 * options.minutes,
         batch_size=options.batch_size,
         bfloat16=True,
-        checkpoint=Path(f"{options.out}.state.pt"),
-        log=lambda line: print(line, flush=True),
+        **budget_of(options),
     )
     card = CARD.format(
         frames=options.frames,
