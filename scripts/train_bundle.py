@@ -40,6 +40,7 @@ from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from training_stages import run_stages
 
 from talkface.checkpoint import instantiate, save_bundle
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
@@ -313,13 +314,7 @@ def main() -> int:
         "--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used"
     )
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    pl.seed_everything(23)
-    for stage in options.stage:
-        started = time.monotonic()
-        globals()[stage](options)
-        print(f"{stage}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    run_stages(options, {name: globals()[name] for name in STAGES})
     return 0
 
 

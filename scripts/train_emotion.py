@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
+from training_stages import run_stages
 
 from talkface.checkpoint import instantiate, load_bundle, read_training_checkpoint, save_bundle
 from talkface.data.base import EMOTIONS
@@ -235,13 +235,7 @@ def main() -> int:
     )
     parser.add_argument("--card", type=Path, help="model card to put into the bundle")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    pl.seed_everything(23)
-    for stage in options.stage:
-        started = time.monotonic()
-        globals()[stage](options)
-        print(f"{stage}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    run_stages(options, {name: globals()[name] for name in STAGES})
     return 0
 
 
