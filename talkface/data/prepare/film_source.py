@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,17 @@ def readable(file: str) -> str:
 def films_among(files: Sequence[str]) -> list[str]:
     """Those whose ending is that of a film."""
     return [file for file in files if Path(file).suffix.lower() in FILM_SUFFIXES]
+
+
+def one_of_each(files: Sequence[str], read: Callable[[str], RawItem]) -> list[RawItem]:
+    """The films among `files`, each as `read` makes it of its name; a further film of the same take is unusable."""
+    items: dict[str, RawItem] = {}
+    for file in films_among(files):
+        item = read(file)
+        if item.id in items:
+            item = unusable(file, "duplicate", f"the same take as {items[item.id].file}")
+        items[item.id] = item
+    return list(items.values())
 
 
 def unusable(file: str, step: str, reason: str) -> RawItem:

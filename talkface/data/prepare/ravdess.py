@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from talkface.data.prepare.film_source import FilmSource, films_among, unusable
+from talkface.data.prepare.film_source import FilmSource, one_of_each, unusable
 from talkface.data.prepare.source import About, RawItem
 from talkface.head.emotions import EMOTIONS
 
@@ -44,13 +44,7 @@ class Ravdess(FilmSource):
     )
 
     def plan(self, files: Sequence[str]) -> list[RawItem]:
-        items: dict[str, RawItem] = {}
-        for file in films_among(files):
-            item = _item(file)
-            if item.id in items:
-                item = unusable(file, "duplicate", f"the same take as {items[item.id].file}")
-            items[item.id] = item
-        return list(items.values())
+        return one_of_each(files, _item)
 
 
 def _item(file: str) -> RawItem:
