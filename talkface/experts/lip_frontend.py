@@ -44,13 +44,10 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualTrunk(nn.Module):
-    """ResNet-18 without its first convolution: (N, C, H, W) -> (N, 8 C pool^2), averaged over a grid of the picture."""
+    """ResNet-18 without its first convolution: (N, C, H, W) -> (N, 8 C), averaged over the picture."""
 
-    def __init__(
-        self, channels: int, blocks: tuple[int, int, int, int], activation: str, pool: int = 1
-    ) -> None:
+    def __init__(self, channels: int, blocks: tuple[int, int, int, int], activation: str) -> None:
         super().__init__()
-        self.pool = pool
         width = channels
         for number, count in enumerate(blocks):
             out = channels * 2**number
@@ -62,18 +59,16 @@ class ResidualTrunk(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for number in range(1, 5):
             x = getattr(self, f"layer{number}")(x)
-        return F.adaptive_avg_pool2d(x, self.pool).flatten(1)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
 class LipFrontEnd(nn.Module):
     """Grey mouths to one vector a frame: a 5 x 7 x 7 convolution, then a residual network.
 
     Args:
-        channels: width after the first convolution; the vectors have 8 pool^2 times as many. The public models: 64.
+        channels: width after the first convolution; the vectors have 8 times as many. The public models: 64.
         blocks: residual blocks of the four stages; ResNet-18: 2 each.
         activation: "swish" (the public models), "prelu" or "relu" (older ones).
-        pool: the last maps are averaged over a grid of pool x pool places; the public models: 1. With more, where
-            something is need not be told by channels, and small networks learn sooner.
 
     Raises:
         TalkfaceError: another activation.
@@ -84,19 +79,18 @@ class LipFrontEnd(nn.Module):
         channels: int = 64,
         blocks: tuple[int, int, int, int] = (2, 2, 2, 2),
         activation: str = "swish",
-        pool: int = 1,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise TalkfaceError(f"activation: {activation!r}; allowed: {', '.join(ACTIVATIONS)}")
-        self.dim = 8 * channels * pool**2
+        self.dim = 8 * channels
         self.frontend3D = nn.Sequential(
             nn.Conv3d(1, channels, (5, 7, 7), (1, 2, 2), (2, 3, 3), bias=False),
             nn.BatchNorm3d(channels),
             ACTIVATIONS[activation](channels),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
         )
-        self.trunk = ResidualTrunk(channels, blocks, activation, pool)
+        self.trunk = ResidualTrunk(channels, blocks, activation)
 
     def forward(self, mouths: Tensor) -> Tensor:
         """(B, T, 1, H, W), normalised -> (B, T, dim)."""

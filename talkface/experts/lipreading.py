@@ -34,7 +34,7 @@ class LipReader(nn.Module):
     Args:
         vocabulary: units by id; the first is the blank. An attention decoder begins and ends with the last one.
         visemes: names of viseme classes by id, the first the blank, for a second CTC head; empty: none.
-        channels, blocks, activation, pool: see `LipFrontEnd`.
+        channels, blocks, activation: see `LipFrontEnd`.
         encoder: "conformer", or "convolution": dilated convolutions over time.
         dim, heads, hidden, layers, kernel: of the encoder (`heads` and `hidden`: of the conformer and the decoder).
         positions: of the conformer, see `talkface.experts.conformer.Attention`.
@@ -63,7 +63,6 @@ class LipReader(nn.Module):
         channels: int = 64,
         blocks: tuple[int, int, int, int] = (2, 2, 2, 2),
         activation: str = "swish",
-        pool: int = 1,
         encoder: str = "conformer",
         dim: int = 768,
         heads: int = 12,
@@ -88,7 +87,7 @@ class LipReader(nn.Module):
         self.vocabulary, self.visemes = tuple(vocabulary), tuple(visemes)
         self._paddable = encoder != "conformer" or positions == "latest"
         self.crop_size, self.reduce, self.mean, self.std, self.dim = crop_size, reduce, mean, std, dim
-        self.frontend = LipFrontEnd(channels, blocks, activation, pool)
+        self.frontend = LipFrontEnd(channels, blocks, activation)
         self.proj_encoder = nn.Linear(self.frontend.dim, dim)
         self.encoder: Conformer | TemporalConvolution
         if encoder == "conformer":
@@ -121,7 +120,7 @@ class LipReader(nn.Module):
         return normal if there is None else normal * there[:, :, None, None, None]
 
     def frame_features(self, mouths: Tensor) -> Tensor:
-        """The front end alone: (B, T, 1, S, S) in [0, 1] -> (B, T, 8 channels pool^2); it sees five frames at once."""
+        """The front end alone: (B, T, 1, S, S) in [0, 1] -> (B, T, 8 channels); it sees five frames at once."""
         return self.frontend(self._looked_at(mouths))
 
     def glance(self, mouths: Tensor) -> Tensor:

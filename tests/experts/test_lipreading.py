@@ -37,7 +37,7 @@ def reader(**changes) -> LipReader:
 
 KINDS = (
     {},
-    {"pool": 2, "encoder": "convolution", "activation": "prelu"},
+    {"encoder": "convolution", "activation": "prelu"},
     {"reduce": 2, "activation": "relu"},
 )
 
@@ -46,7 +46,7 @@ KINDS = (
 def test_shapes_and_probabilities(changes):
     made, mouths = reader(**changes), torch.rand(2, 6, 1, 88, 88)
     assert made.features(mouths).shape == (2, 6, 16)
-    assert made.frame_features(mouths).shape == (2, 6, 32 * changes.get("pool", 1) ** 2)
+    assert made.frame_features(mouths).shape == (2, 6, 32)
     for head, units in (("vocabulary", 6), ("visemes", 3)):
         chances = made.log_probabilities(mouths, head=head)
         assert chances.shape == (2, 6, units)
