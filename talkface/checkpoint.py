@@ -1,4 +1,4 @@
-"""Bundles: a trained model as a folder that can be read, checked and sent. The only file that opens weights.
+"""Bundles: a trained model as a folder that can be read, checked and sent.
 
     default/
       bundle.json                what each part is (class path and constructor arguments), sha256 of its
@@ -8,8 +8,8 @@
       MODEL_CARD.md              what it was trained on, what it may be used for, its licence
 
 A bundle is data: class paths are resolved only to `torch.nn.Module`s and noise schedules defined inside
-`talkface`, so reading a stranger's bundle runs none of the stranger's code. Nothing is unpickled, except by
-`read_training_checkpoint` and `read_weights`, which use `weights_only=True`.
+`talkface`, so reading a stranger's bundle runs none of the stranger's code. Weights that are no bundle (checkpoints of
+a training, files of other programs) are read by `weight_files.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ import importlib
 import inspect
 import json
 import os
-import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,25 @@ from torch import nn
 
 from talkface import __version__
 from talkface.errors import TalkfaceError
+from talkface.weight_files import read_training_checkpoint, read_weights
+
+__all__ = [
+    "CARD",
+    "DESCRIPTION",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "WEIGHTS_FOLDER",
+    "Bundle",
+    "bundle_folder",
+    "bundle_names",
+    "instantiate",
+    "load_bundle",
+    "read_description",
+    "read_training_checkpoint",
+    "read_weights",
+    "save_bundle",
+    "verify_bundle",
+]
 
 FORMAT = "talkface-bundle"
 FORMAT_VERSION = 1
@@ -42,13 +59,6 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 DESCRIPTION = "bundle.json"
 CARD = "MODEL_CARD.md"
 _RANGE = {torch.float16: 65504.0}
-# What Lightning puts beside the weights: classes of callbacks (its dictionary of them had classes as keys before
-# version 1.5), hyper-parameters in omegaconf's containers, scores as numpy scalars.
-_BESIDE_WEIGHTS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "numpy.")
-_BESIDE_WEIGHTS_EXACTLY = (
-    *("argparse.Namespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "typing.Any"),
-    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "object")),
-)
 
 
 @dataclass(frozen=True)
@@ -279,111 +289,6 @@ def instantiate(spec: Any) -> Any:
     if isinstance(spec, list | tuple):
         return [instantiate(value) for value in spec]
     return spec
-
-
-def read_training_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A Lightning checkpoint as a dictionary (`state_dict`, `hyper_parameters`, ...), on the CPU.
-
-    Raises:
-        TalkfaceError: the file is missing, damaged, or holds Python objects instead of tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise TalkfaceError(
-            f"checkpoint: {path} does not exist; give the .ckpt file that `talkface fit` wrote"
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and key errors here
-        reason = " ".join(str(error).split())[:160]
-        raise TalkfaceError(f"checkpoint {path} cannot be read safely: {reason}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise TalkfaceError(
-            f"checkpoint {path} has no state_dict; give the .ckpt file that `talkface fit` wrote"
-        )
-    return checkpoint
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The tensors by name of a file that another program wrote, on the CPU.
-
-    `.safetensors`, or a torch file: a dictionary of tensors, or one that holds such as `state_dict`. It is read with
-    `weights_only=True`: no code of the file runs. The objects that Lightning and omegaconf put beside the weights
-    would be refused; an empty object stands in for each of them and is dropped.
-
-    Raises:
-        TalkfaceError: the file is missing or damaged, asks for code, or holds no tensors by name.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise TalkfaceError(f"weights: {path} does not exist; give a .ckpt, .pt, .bin or .safetensors file")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise TalkfaceError(
-                f"weights {path} are damaged ({' '.join(str(error).split())[:160]}); fetch the file again"
-            ) from error
-    state = _unpickle_tensors(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
-        raise TalkfaceError(
-            f"weights {path} hold no dictionary of tensors; give a checkpoint with a state_dict, or save "
-            "model.state_dict() alone"
-        )
-    return {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-class _StandIn:
-    """In place of an object that only lies beside the weights: takes whatever it is given, and keeps nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __new__(cls, *args: Any) -> _StandIn:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _empty_dictionary(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
-def _unpickle_tensors(path: Path) -> Any:
-    """`torch.load` without code; see `read_weights`."""
-    try:
-        zipped = zipfile.is_zipfile(path)
-        # the older format is not listed before it is read; there only the exact names are stood in for
-        asked = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if zipped else []
-        refused = sorted(
-            name
-            for name in asked
-            if name not in (*_BESIDE_WEIGHTS_EXACTLY, "collections.defaultdict")
-            and not name.startswith(_BESIDE_WEIGHTS)
-        )
-        if refused:
-            raise TalkfaceError(
-                f"weights {path} ask for code: {', '.join(refused[:3])}; only tensors are read. If you trust the "
-                "file, load it where that code is installed, and save the tensors alone: "
-                "torch.save(checkpoint['state_dict'], 'weights.pt')"
-            )
-        names = [*_BESIDE_WEIGHTS_EXACTLY, *(name for name in asked if name != "collections.defaultdict")]
-        allowed = [(_StandIn, name) for name in names]
-        with torch.serialization.safe_globals([*allowed, (_empty_dictionary, "collections.defaultdict")]):
-            # mapped: a checkpoint of Lightning is three times as large as its weights
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except TalkfaceError:
-        raise
-    except Exception as error:  # torch raises pickle, zip, runtime and key errors here
-        reason = " ".join(str(error).replace("\n", ". ").split())
-        if found := re.search(r"GLOBAL (\S+)", reason):
-            reason = f"it asks for code: {found[1]}; only tensors are read"
-        raise TalkfaceError(
-            f"weights {path} cannot be read safely ({reason[:160]}); save the tensors alone, with safetensors or "
-            "torch.save(model.state_dict(), 'weights.pt')"
-        ) from error
 
 
 def _resolve(class_path: Any) -> type:
