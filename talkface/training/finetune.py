@@ -1,8 +1,8 @@
 """CLIP-guided finetuning of an emotion model (the thesis's section 4.5; Kim et al., "DiffusionCLIP", CVPR 2022).
 
 Pictures were inverted once, before training (`talkface.data.inverted`); a step denoises a batch under its targets with
-gradients through every solver step, decodes it, and asks the guide. What a batch is and what its terms are is in
-`edit_path.py` and `clip_guide.py`, how gradients are kept small in `talkface.diffusion.tuning`.
+gradients through every solver step, decodes it, and asks the guide. How a batch is edited is in `editing.py` and
+`edit_path.py`, what its terms are in `clip_guide.py`, how gradients are kept small in `talkface.diffusion.tuning`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from talkface.adapters import add_lora
 from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.schedule import NoiseSchedule
-from talkface.diffusion.tuning import denoise_with_gradients
 from talkface.experts.registry import check_judge, load_expert
 from talkface.head.emotions import EMOTIONS
 from talkface.training.clip_guide import ClipGuide
-from talkface.training.diffusion import DiffusionModule
-from talkface.training.edit_path import EditPath, edit_predictor
+from talkface.training.edit_path import EditPath
+from talkface.training.editing import ACCURACY, EditingModule, by_target
 from talkface.training.finite import gradients_of, stop_unless_finite
 from talkface.training.start import data_module, load_base, step_generator
 
 
-class ClipFinetuneModule(DiffusionModule):
+class ClipFinetuneModule(EditingModule):
     """Trains the network of an emotion model, or an adapter of it; conditioner and first stage stay.
 
     Batch keys: `noisy_latents` (B, C, h, w) at t_0, `source` (B, 3, S, S), what the first stage makes of the picture,
@@ -47,7 +45,7 @@ class ClipFinetuneModule(DiffusionModule):
         TalkfaceError: settings that do not fit together; a model that is told more than emotion, actions and frames.
     """
 
-    objects = (*DiffusionModule.objects, "guide", "judge", "path")
+    objects = (*EditingModule.objects, "guide", "judge", "path")
 
     def __init__(
         self,
@@ -114,38 +112,6 @@ class ClipFinetuneModule(DiffusionModule):
         if self.lora_rank is not None:
             add_lora(self.network, self.lora_rank)
 
-    def predictor(self, labels: Tensor, scale: float, batch: dict[str, Tensor], own: bool = False) -> Any:
-        """Noise predictor for a batch; `own`: the picture as its own guide."""
-        shown = None
-        if "reference_latents" in batch:
-            guide = batch["reference_latents" if own else "guide_latents"]
-            shown = {"reference": batch["reference_latents"], "guide": guide}
-        conditioner: Any = self.conditioner
-        return edit_predictor(
-            self.network, conditioner, self.schedule, self.prediction_type, labels, scale, shown
-        )
-
-    @torch.no_grad()
-    def inverted(self, images: Tensor, labels: Tensor, guides: Tensor | None) -> dict[str, Tensor]:
-        """What is kept of pictures (B, 3, S, S) with labels (B,) and perhaps guides (B, T, 3, S, S)."""
-        stage = self.first_stage
-        latents = stage.encode(images)
-        made = {"source": stage.decode(latents).clamp(-1, 1)}
-        if guides is not None:
-            made["reference_latents"] = latents
-            made["guide_latents"] = stage.encode(guides.flatten(0, 1)).unflatten(0, guides.shape[:2])
-        solver, times = self.path.inversion(self.schedule)
-        predict = self.predictor(labels, self.path.source_scale, made, own=True)
-        return made | {"noisy_latents": solver.sample(predict, latents, times)}
-
-    def edit(self, batch: dict[str, Tensor], memory: str, generator: torch.Generator | None = None) -> Tensor:
-        """The batch as it looks with its targets, (B, 3, S, S), in training with gradients."""
-        steps = self.path.tuning_steps if torch.is_grad_enabled() else self.path.validation_steps
-        solver, times = self.path.back(self.schedule, steps)
-        predict = self.predictor(batch["target"], self.path.guidance_scale, batch)
-        latents = denoise_with_gradients(solver, predict, batch["noisy_latents"], times, memory, generator)
-        return self.first_stage.decode(latents)
-
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         number = self.trainer.fit_loop.total_batch_idx
         edited = self.edit(batch, self.path.memory, step_generator(self.seed, 2, number, self.global_rank))
@@ -164,15 +130,10 @@ class ClipFinetuneModule(DiffusionModule):
             f"val/{n}": term.mean() for n, term in terms.items()
         }
         self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=len(edited))
-        judge = self._experts[1]
-        if judge is None:
-            return
-        hits = (judge(edited).argmax(1) == batch["target"]).float()
-        self.log("val/accuracy", hits.mean(), prog_bar=True, sync_dist=True, batch_size=len(hits))
-        for target in batch["target"].unique().tolist():
-            own = hits[batch["target"] == target]
-            name = f"val/accuracy_{self.emotions[target]}"
-            self.log(name, own.mean(), sync_dist=True, batch_size=len(own))
+        if (judge := self._experts[1]) is not None:
+            hits = (judge(edited).argmax(1) == batch["target"]).float()
+            for name, own in by_target(hits, batch["target"], self.emotions).items():
+                self.log(name, own.mean(), prog_bar=name == ACCURACY, sync_dist=True, batch_size=len(own))
 
     def on_after_backward(self) -> None:
         gradients = gradients_of(p for p in self.parameters() if p.requires_grad)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from talkface.errors import TalkfaceError
+from talkface.training.start import data_module, training_corpus
 
 
 def stop_unless_finite(
@@ -21,12 +22,29 @@ def stop_unless_finite(
     """
     if bool(value.isfinite().all()):
         return
-    names = getattr(module.trainer.datamodule, "picture_names", None)
+    names = getattr(data_module(module.trainer), "picture_names", None)
     shown = "" if names is None else f" (pictures {', '.join(names(batch['number'].tolist()))})"
     found = f"{float(value):g}" if value.numel() == 1 else "no number"
     raise TalkfaceError(
         f"{what} is {found} in batch {batch_idx} of epoch {module.current_epoch}{shown}; the weights before it are in "
         "the last checkpoint; lower learning_rate, or leave these samples out"
+    )
+
+
+def stop_with_clips(value: Tensor, what: str, module: Any, clips: Tensor | None) -> None:
+    """The same for a batch of sequences. Raises: TalkfaceError: `value`, a scalar, is nan or infinite.
+
+    Args:
+        clips: (B,) numbers in the corpus of the training data.
+    """
+    if bool(value.isfinite()):
+        return
+    corpus = training_corpus(module.trainer)
+    numbers = [] if clips is None else clips.tolist()
+    told = ", ".join(str(n) if corpus is None else corpus.clips[n].id for n in numbers)
+    raise TalkfaceError(
+        f"{what} is {float(value):g} in batch {module.trainer.fit_loop.total_batch_idx} (clips {told}); the weights "
+        "before it are in the last checkpoint; lower learning_rate, or leave these clips out"
     )
 
 

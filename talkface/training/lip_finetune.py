@@ -3,7 +3,8 @@
 Latents of true frames are noised to a random time t, denoised again by a few differentiable DDIM steps, decoded and
 read; what the reader's features differ by from those of the true film is the loss, and the latents are kept near the
 true ones: d(f(x0), f(x0')) + lambda |z0 - z0'|^2 (eq. 5.4). Batches are sequences of consecutive frames, and the
-solver starts at the very t that the latents were noised to. What experts make of a film is in `lip_objective.py`.
+solver starts at the very t that the latents were noised to: `tuned_film.py`. What experts make of a film is in
+`lip_objective.py`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,16 @@ import torch
 from torch import Tensor
 
 from talkface.adapters import add_lora
-from talkface.conditioning.base import Conditioning
-from talkface.diffusion.checkpointing import checkpointed
-from talkface.diffusion.guidance import ClassifierFreeGuidance
 from talkface.diffusion.solvers import DDIM
-from talkface.diffusion.timesteps import make_timesteps
 from talkface.errors import TalkfaceError
-from talkface.training.diffusion import DiffusionModule
+from talkface.training.finite import stop_with_clips
 from talkface.training.lip_objective import LipObjective
-from talkface.training.sequences import in_range, per_frame
-from talkface.training.start import data_module, load_base, step_generator
+from talkface.training.start import load_base, step_generator, training_corpus
+from talkface.training.tuned_film import TunedFilm
 from talkface.training.window import Edges, Window
 
 
-class LipFinetuneModule(DiffusionModule):
+class LipFinetuneModule(TunedFilm):
     """Finetunes network and conditioners so that a lip reader reads from their films what it reads from true ones.
 
     The batch is that of `TalkingDataset` with `sequence_length` T > 1: (B, T, ...), and what all frames of a sequence
@@ -51,7 +48,7 @@ class LipFinetuneModule(DiffusionModule):
         TalkfaceError: more solver steps than the least noised latents have timesteps; a window off the grid.
     """
 
-    objects = (*DiffusionModule.objects, "objective")
+    objects = (*TunedFilm.objects, "objective")
 
     def __init__(
         self,
@@ -93,8 +90,7 @@ class LipFinetuneModule(DiffusionModule):
         if self.lora_rank is not None:
             self.requires_grad_(False)
             add_lora(self.network, self.lora_rank)
-        corpus = getattr(getattr(data_module(self.trainer), "train_set", None), "corpus", None)
-        if corpus is not None:
+        if (corpus := training_corpus(self.trainer)) is not None:
             self.objective.check_rate(corpus.fps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -104,26 +100,14 @@ class LipFinetuneModule(DiffusionModule):
         self._clips = batch.get("clip")
         number = self.trainer.fit_loop.total_batch_idx
         loss = self.loss(batch, step_generator(self.seed, 0, number, self.global_rank), drop=True)
-        self._check_finite(loss, "the loss")
+        stop_with_clips(loss, "the loss", self, self._clips)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_after_backward(self) -> None:
         for parameter in self.parameters():
             if parameter.grad is not None:
-                self._check_finite(parameter.grad.sum(), "the gradient")
-
-    def _check_finite(self, value: Tensor, what: str) -> None:
-        """Stop before the weights are touched. Raises: TalkfaceError, with the clips of the batch."""
-        if bool(value.isfinite()):
-            return
-        corpus = getattr(getattr(data_module(self.trainer), "train_set", None), "corpus", None)
-        numbers = [] if self._clips is None else self._clips.tolist()
-        clips = ", ".join(str(n) if corpus is None else corpus.clips[n].id for n in numbers)
-        raise TalkfaceError(
-            f"{what} is {float(value):g} in batch {self.trainer.fit_loop.total_batch_idx} (clips {clips}); the weights "
-            "before it are in the last checkpoint; lower learning_rate, or leave these clips out"
-        )
+                stop_with_clips(parameter.grad.sum(), "the gradient", self, self._clips)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool) -> Tensor:
         count, length = batch["target"].shape[:2]
@@ -140,62 +124,3 @@ class LipFinetuneModule(DiffusionModule):
             self.log_dict({f"{stage}/{name}": value for name, value in terms.items()}, batch_size=count)
         weights = {**self.objective.weights, "latent": self.latent_weight}
         return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-
-    def tune(
-        self, batch: dict[str, Tensor], generator: torch.Generator, drop: bool
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Clean latents (B * T, C, h, w) as the solver ends with; the batch frame by frame; which frames lost what."""
-        count, length = batch["target"].shape[:2]
-        if "reference" in batch and "reference_latents" not in batch:  # once, not for every frame
-            with torch.no_grad():
-                batch = {**batch, "reference_latents": self.first_stage.encode(batch["reference"])}
-        latents, inputs = self.encode(per_frame(batch))
-        drops: dict[str, Tensor] = {}
-        told: Conditioning | None = None
-        nulls: dict[str, Conditioning] = {}
-        if self.conditioner is not None:
-            if drop:
-                drawn = self.conditioner.draw_drops(count, generator)
-                drops = {name: lost.repeat_interleave(length) for name, lost in drawn.items()}
-            guiding = [name for name, scale in self.scales.items() if scale != 1.0]
-            told, nulls = self.conditioner(inputs, drops), self.conditioner.with_nulls(inputs, guiding)[1]
-        made = []
-        for first in range(0, count * length, length):
-            part = slice(first, first + length)
-            untold = {name: null[part] for name, null in nulls.items()}
-            made.append(
-                self._denoised(latents[part], None if told is None else told[part], untold, generator)
-            )
-        return torch.cat(made), inputs, drops
-
-    def _denoised(
-        self,
-        latents: Tensor,
-        told: Conditioning | None,
-        untold: dict[str, Conditioning],
-        generator: torch.Generator,
-    ) -> Tensor:
-        """A sequence (T, C, h, w), noised to one time and denoised from there."""
-        time = self.levels[torch.randint(len(self.levels), (1,), generator=generator)]
-        shape = (1 if self.shared_noise else len(latents), *latents.shape[1:])
-        noise = torch.randn(shape, generator=generator).to(latents).expand_as(latents)
-        noisy = self.schedule.add_noise(latents, noise, time.expand(len(latents)))
-        predict = ClassifierFreeGuidance(
-            self.network, self.schedule, self.prediction_type, told, untold, self.scales
-        )
-        times = make_timesteps("trailing", self.tune_steps, self.schedule, int(time)).to(latents.device)
-        return self.solver.sample(
-            checkpointed(predict) if self.checkpointing else predict, noisy, times, generator=generator
-        )
-
-    def shown(self, clean: Tensor, inputs: dict[str, Tensor], drops: dict[str, Tensor]) -> Tensor:
-        """The window (N, 3, h, w) as the sampler shows it, in [-1, 1]."""
-        painted = self.window.decode(clean)
-        if not self.over_guide:
-            return in_range(painted)
-        with torch.no_grad():
-            unchanged = self.window.decode(inputs["guide_latents"])
-        over = self.window.cut(inputs["guide"]) + painted - unchanged
-        if "guide" in drops:  # without a guide the painting itself is shown
-            over = torch.where(drops["guide"].to(over.device)[:, None, None, None], painted, over)
-        return in_range(over)

@@ -40,6 +40,11 @@ def data_module(trainer: pl.Trainer) -> Any:
     return getattr(trainer, "datamodule", None)
 
 
+def training_corpus(trainer: pl.Trainer) -> Any:
+    """The corpus that a training reads; None where its data have none."""
+    return getattr(getattr(data_module(trainer), "train_set", None), "corpus", None)
+
+
 def learning_rate_factor(warmup_steps: int, total_steps: int | None) -> Callable[[int], float]:
     """Factor of the learning rate at a step: linear up to 1, then constant, or a cosine to 0."""
 
