@@ -17,6 +17,8 @@ long as frames are asked for: draw the guides, sample, decode, match the colours
 with the length but for the sound and its features (0.1 MB a second at most). Pasting runs while the next frames
 are sampled.
 
+What the call and the bundle decide together is in `film_settings.py`.
+
 What a bundle's `meta` must say: `image_size`, `schedule`, `prediction_type`, `window` (feature steps on each
 side of a frame), `window_rate` (steps a second; null = the frame rate), `mask` (kind), `num_inference_steps`,
 `guidance_scale` (by conditioner); may say: `guide` (what `guide=None` means; none when absent), `articulation_gain`
@@ -41,16 +43,10 @@ from talkface.conditioning.audio import Features
 from talkface.errors import TalkfaceError, check_range
 from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
-from talkface.pipelines.face_guide import LEVELS, FaceGuide, crop_factor
-from talkface.pipelines.face_painter import FacePainter, References, Sound
-from talkface.pipelines.liveliness import (
-    Feeling,
-    Liveliness,
-    LivePicture,
-    choose_emotion,
-    choose_motion,
-)
-from talkface.pipelines.sampling import LatentSampler
+from talkface.pipelines.face_guide import FaceGuide, crop_factor
+from talkface.pipelines.face_painter import FacePainter, Sound
+from talkface.pipelines.film_settings import choose_references, feeling_of, guide_level, latent_sampler
+from talkface.pipelines.liveliness import Liveliness, LivePicture, choose_motion
 from talkface.pipelines.sources import (
     Shot,
     film_shots,
@@ -62,14 +58,13 @@ from talkface.pipelines.sources import (
 )
 from talkface.pipelines.streaming import FrameStream, LiveSound
 from talkface.pipelines.talking_film import TalkingFilm, notes_on, paste_frames
-from talkface.portrait.crop import AlignedCrop, alignment_matrix
+from talkface.portrait.crop import alignment_matrix
 
 if TYPE_CHECKING:
     from talkface.checkpoint import Bundle
 
 PathLike = str | os.PathLike[str]
 MODES = ("windowed", "autoregressive")
-REFERENCES = ("first", "window")
 MOST_WORKERS = 4  # each holds a group's activations: 0.1 GB
 GROUP_FRAMES = {"cpu": 8, "mps": 8, "cuda": 32}
 
@@ -202,9 +197,11 @@ class TalkingFacePipeline:
         if independent_noise is None:
             independent_noise = 1.0 if mode == "autoregressive" else 0.0
         check_range("independent_noise", independent_noise, 0, 1)
-        level = self._guide_level(guide)
-        sampler = self._sampler(num_inference_steps, guidance_scale, eta)
-        feeling = self._emotion(emotion, emotion_intensity, level)
+        level = guide_level(self.bundle, guide)
+        sampler = latent_sampler(
+            self.bundle, self.network, self.schedule, num_inference_steps, guidance_scale, eta
+        )
+        feeling = feeling_of(self.bundle, emotion, emotion_intensity, level)
         motion = choose_motion(motion, film is not None)
         if not isinstance(audio, Audio | LiveSound):
             audio = read_audio(audio, self.speech.sample_rate, max_seconds)
@@ -270,7 +267,7 @@ class TalkingFacePipeline:
             sound=Sound(
                 features, self.speech.feature_rate, int(self.bundle.value("window")), float(window_rate)
             ),
-            references=self._references(found.crop, film is not None, mode, reference, window, overlap),
+            references=choose_references(found.crop, film is not None, mode, reference, window, overlap),
             image_size=self.image_size,
             mask_kind=str(self.bundle.value("mask")),
             seed=seed,
@@ -371,67 +368,3 @@ class TalkingFacePipeline:
         """Whether groups can be painted at the same time, and gain by it: small networks leave cores idle."""
         independent = mode == "windowed" and is_whole
         return independent and level != "warp" and self.device.type == "cpu"
-
-    def _guide_level(self, wanted: str | None) -> str:
-        level = str(self.bundle.meta.get("guide", "none")) if wanted is None else wanted
-        if level not in LEVELS:
-            raise TalkfaceError(f"guide: {level}; allowed are {', '.join(LEVELS)}")
-        if level == "refined" and "guide" not in self.conditioner.conditioners:
-            raise TalkfaceError(
-                f"guide: refined; the bundle {self.bundle.folder.name} was trained without guides; "
-                "allowed are none, warp"
-            )
-        return level
-
-    def _sampler(
-        self, steps: int | None, guidance: float | dict[str, float] | None, eta: float
-    ) -> LatentSampler:
-        names = set(self.conditioner.conditioners)
-        scales = {name: float(value) for name, value in dict(self.bundle.value("guidance_scale")).items()}
-        chosen = guidance if isinstance(guidance, dict) else {} if guidance is None else {"audio": guidance}
-        if unknown := set(chosen) - names:
-            raise TalkfaceError(
-                f"guidance_scale: {', '.join(unknown)}; allowed are {', '.join(sorted(names))}"
-            )
-        for name, scale in chosen.items():
-            check_range(f"guidance_scale of {name}", scale, 0, 50)
-            if scale != 1.0 and self.conditioner.conditioners[name].drop_rate == 0.0:
-                raise TalkfaceError(
-                    f"guidance_scale of {name}: {scale}; allowed is 1, as this bundle was trained with "
-                    f"{name} always there (drop rate 0)"
-                )
-            scales[name] = float(scale)
-        steps = int(self.bundle.value("num_inference_steps")) if steps is None else steps
-        check_range("num_inference_steps", steps, 1, self.schedule.num_train_timesteps)
-        return LatentSampler(
-            network=self.network,
-            conditioner=self.conditioner,
-            schedule=self.schedule,
-            prediction_type=str(self.bundle.value("prediction_type")),
-            num_inference_steps=steps,
-            scales={name: scale for name, scale in scales.items() if name in names},
-            eta=eta,
-            spacing=str(self.bundle.meta.get("timestep_spacing", "leading")),
-            final_alpha=str(self.bundle.meta.get("final_alpha", "first")),
-        )
-
-    def _emotion(self, emotion: str | int | None, intensity: float, level: str) -> Feeling:
-        check_range("emotion_intensity", intensity, 0, 1)
-        told = list(self.bundle.meta.get("emotions") or [])
-        if "emotion" not in self.conditioner.conditioners:
-            told = []
-        return choose_emotion(emotion, intensity, told, level != "none", self.bundle.folder.name)
-
-    @staticmethod
-    def _references(
-        first: AlignedCrop, is_film: bool, mode: str, kind: str, window: int, overlap: int
-    ) -> References:
-        if kind not in REFERENCES:
-            raise TalkfaceError(f"reference: {kind}; allowed are {', '.join(REFERENCES)}")
-        if kind == "first":
-            return References(first)
-        if not is_film or mode != "windowed":
-            raise TalkfaceError("reference: window; it is for films in windowed mode; otherwise leave it out")
-        if window < 1 or not 0 <= 2 * overlap <= window:
-            raise TalkfaceError(f"overlap: {overlap}; allowed are 0 to half of the window ({window})")
-        return References(first, window, overlap)
