@@ -89,3 +89,19 @@ class ClassifierFreeGuidance:
         clipped = self.schedule.to_epsilon(torch.clamp(x0, low, high), x, timesteps, "x0")
         # at the last times the way to x0 and back would round what needs no clipping
         return torch.where(kept, noise, clipped)
+
+
+def guidance_bounds(reference: Tensor, guide: Tensor, overshoot: float) -> tuple[Tensor, Tensor]:
+    """Lowest and highest latents, as far to each side of the picture's as its guide is from it, and `overshoot` more.
+
+    To both sides: the way to a guide leads through changes that it does not show. A picture that is its own guide
+    (inversion, a cycle) has no bounds: nothing is to be held near it that finds its way back by itself.
+
+    Args:
+        reference, guide: latents (B, C, h, w) of pictures, and of what they should look like.
+        overshoot: in the latents' unit.
+    """
+    away = (guide - reference).abs()
+    free = away.flatten(1).amax(dim=1) == 0.0
+    room = (away + overshoot).masked_fill(free[:, None, None, None], float("inf"))
+    return reference - room, reference + room

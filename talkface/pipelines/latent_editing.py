@@ -18,7 +18,7 @@ from torch import Tensor
 from talkface.conditioning.base import ConditionerSet
 from talkface.diffusion.base import NoisePredictor, Solver
 from talkface.diffusion.dpmpp import DPMSolverPP
-from talkface.diffusion.guidance import ClassifierFreeGuidance
+from talkface.diffusion.guidance import ClassifierFreeGuidance, guidance_bounds
 from talkface.diffusion.plms import PLMS
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.diffusion.solvers import DDIM
@@ -203,7 +203,7 @@ class LatentEditor:
             unguided, bounds = None, None
             if known is not None and settings.start == "picture" and "reference" in known:
                 unguided = known | {"guide": known["reference"]}
-                bounds = _bounds(known["reference"], known["guide"], settings.overshoot)
+                bounds = guidance_bounds(known["reference"], known["guide"], settings.overshoot)
             told += told[-1:] * (len(x) - len(some))
             predict = self._predictor(told, scale, keep_going, known, unguided, bounds)
             with autocast(self.device, self.dtype):
@@ -244,18 +244,6 @@ class LatentEditor:
             return guided(x, timesteps).float()
 
         return predict
-
-
-def _bounds(reference: Tensor, guide: Tensor, overshoot: float) -> tuple[Tensor, Tensor]:
-    """Lowest and highest latents, as far to each side of the picture's as its guide is from it, and `overshoot` more.
-
-    To both sides: the way to a guide leads through changes that it does not show. A picture that is its own guide
-    (inversion, a cycle) has no bounds: nothing is to be held near it that finds its way back by itself.
-    """
-    away = (guide - reference).abs()
-    free = away.flatten(1).amax(dim=1) == 0.0
-    room = (away + overshoot).masked_fill(free[:, None, None, None], float("inf"))
-    return reference - room, reference + room
 
 
 def slerp(one: Tensor, other: Tensor, share: float) -> Tensor:

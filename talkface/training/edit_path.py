@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from talkface.conditioning.base import ConditionerSet, Conditioning
-from talkface.diffusion.guidance import ClassifierFreeGuidance
+from talkface.diffusion.guidance import ClassifierFreeGuidance, guidance_bounds
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.diffusion.solvers import DDIM
 from talkface.diffusion.timesteps import make_timesteps
@@ -36,6 +36,8 @@ class EditPath:
         validation_steps: on the way back when the result is judged.
         guidance_scale: gamma while tuning and at validation; 1 = none.
         inversion_guidance_scale: on the way there; None: the same.
+        overshoot: of a model with guides, how far guidance may go beyond picture and guide, as in
+            `talkface.pipelines.latent_editing`; 1000: as far as the scale says.
         final_alpha: see `talkface.diffusion.base.Solver`.
         memory: see `talkface.diffusion.tuning`.
 
@@ -49,6 +51,7 @@ class EditPath:
     validation_steps: int = 40
     guidance_scale: float = 1.0
     inversion_guidance_scale: float | None = None
+    overshoot: float = 0.07
     final_alpha: str = "first"
     memory: str = "checkpointed"
 
@@ -57,6 +60,7 @@ class EditPath:
         check_range("guidance_scale", self.guidance_scale, 0, 50)
         check_range("inversion_guidance_scale", self.source_scale, 0, 50)
         check_range("strength", self.strength, 1, 1000)
+        check_range("overshoot", self.overshoot, 0, 1000)
 
     @property
     def source_scale(self) -> float:
@@ -93,6 +97,7 @@ def edit_predictor(
     labels: Tensor,
     scale: float,
     shown: Mapping[str, Tensor] | None = None,
+    overshoot: float = 1000.0,
 ) -> ClassifierFreeGuidance:
     """Noise predictor that is told an emotion, and where it can be, shown the person.
 
@@ -100,14 +105,16 @@ def edit_predictor(
         labels: (B,) emotions.
         scale: of guidance, against no emotion and, of a guided model, the picture as its own guide.
         shown: `reference` and `guide` latents (B, C, h, w) of a model that is shown them.
+        overshoot: see `EditPath`.
     """
     told = _told(conditioner, labels, shown)
     if scale == 1.0:
         return ClassifierFreeGuidance(network, schedule, prediction_type, told)
     plain = None if shown is None else {**shown, "guide": shown["reference"]}
     nothing = _told(conditioner, torch.full_like(labels, NOBODY), plain)
+    bounds = None if shown is None else guidance_bounds(shown["reference"], shown["guide"], overshoot)
     return ClassifierFreeGuidance(
-        network, schedule, prediction_type, told, {"expression": nothing}, {"expression": scale}
+        network, schedule, prediction_type, told, {"expression": nothing}, {"expression": scale}, bounds
     )
 
 

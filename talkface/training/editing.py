@@ -35,7 +35,14 @@ class EditingModule(DiffusionModule):
             shown = {"reference": batch["reference_latents"], "guide": guide}
         conditioner: Any = self.conditioner
         return edit_predictor(
-            self.network, conditioner, self.schedule, self.prediction_type, labels, scale, shown
+            self.network,
+            conditioner,
+            self.schedule,
+            self.prediction_type,
+            labels,
+            scale,
+            shown,
+            self.path.overshoot,
         )
 
     @torch.no_grad()
