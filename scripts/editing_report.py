@@ -105,9 +105,11 @@ def hit_rates(rows: Sequence[dict[str, Any]], targets: Sequence[int]) -> list[st
     return [cell(sum(found) / len(found)), *(cell(value) for value in found)]
 
 
-def rising(values: Sequence[float]) -> bool:
-    """Whether every value is larger than the one before."""
-    return all(after > before for before, after in pairwise(values))
+def course(values: Sequence[float]) -> str:
+    """Whether every value is larger than the one before, or at least not smaller."""
+    if all(after > before for before, after in pairwise(values)):
+        return "rises"
+    return "never falls" if all(after >= before for before, after in pairwise(values)) else "also falls"
 
 
 def trends(rows: Rows, names: Sequence[str]) -> list[str]:
@@ -127,13 +129,12 @@ def trends(rows: Rows, names: Sequence[str]) -> list[str]:
             line = [edited(grid[key]) for key in sorted(grid) if key[1 - place] == fixed]
             if len(line) > 1:
                 hits = [mean(part, ACCURACY) or 0.0 for part in line]
-                up = rising(hits)
-                down = rising([-(mean(part, "PSNR") or 0.0) for part in line])
-                verdicts.append((fixed, hits, up, down))
+                lost = course([-(mean(part, "PSNR") or 0.0) for part in line])
+                verdicts.append((fixed, hits, course(hits), lost == "rises"))
         if verdicts:
             other = "strength" if place == 0 else "guidance"
             told = "; ".join(
-                f"{other} {fixed:g}: accuracy {'rises' if up else 'does not always rise'} "
+                f"{other} {fixed:g}: accuracy {up} "
                 f"({' '.join(f'{hit:.3f}' for hit in hits)}), PSNR {'falls' if down else 'does not always fall'}"
                 for fixed, hits, up, down in verdicts
             )

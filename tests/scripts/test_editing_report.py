@@ -107,3 +107,14 @@ def test_cells_are_compared_on_the_pictures_that_all_have(tmp_path: Path) -> Non
     text = report(rows, EMOTIONS, ABOUT, [])
     assert "On the 1 pictures" in text
     assert "strength 500: accuracy rises (0.000 1.000), PSNR falls." in text
+
+
+def test_a_trend_that_stops_is_told_from_one_that_turns(tmp_path: Path) -> None:
+    rows = Rows(tmp_path)
+    hits = {1: (0, 0), 2: (1, 0), 3: (1, 0), 4: (1, 1)}
+    for scale, (one, other) in hits.items():
+        rows.add(f"{scale} 500", [row("a", 0, 1, one, 40.0 - scale), row("b", 0, 1, other, 40.0 - scale)])
+        rows.add(f"{5 - scale} 600", [row("a", 0, 1, one, 30.0), row("b", 0, 1, other, 30.0)])
+    text = report(rows, EMOTIONS, ABOUT, [])
+    assert "strength 500: accuracy never falls (0.000 0.500 0.500 1.000), PSNR falls" in text
+    assert "strength 600: accuracy also falls (1.000 0.500 0.500 0.000), PSNR does not always fall" in text
