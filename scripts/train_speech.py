@@ -11,6 +11,12 @@ Steps, each skipped when its files are there:
    recordings: features of a network that heard much speech carry over to people where sound itself does not.
 4. The encoder learns both from augmented sound. Training can be stopped and resumed; the time budget counts
    all runs.
+
+Weights at hand become robust against noise in a second run over the same cache, which hears harder noise and learns
+to tell of a noisy sound what averaged weights tell of the clean one:
+
+    python scripts/train_speech.py --cache DIR --real FOLDER... --out robust.safetensors --start speech.safetensors \
+        --hard-noise --consistency 1 --peak-rate 6e-4 --time-budget 2400
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -238,6 +245,39 @@ def label(windows: Windows, head: TeacherHead) -> None:
         windows.actions[i] = (head(features[None])[0] * scale + mean).clamp(0, 1).numpy()
 
 
+def untrained_encoder() -> tuple[dict, ArticulationEncoder]:
+    """The arguments of the encoder, and the encoder."""
+    init = {"actions": list(OUTPUTS), "channels": 256, "dilations": [1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4]}
+    return init, ArticulationEncoder(**init)
+
+
+def start_from(path: Path, learner: ArticulationTraining, windows: Windows) -> None:
+    """Gives `learner` the weights of an encoder; the head that tells the teacher's features, which encoders are
+    shipped without, is fitted to it by least squares."""
+    _, encoder = untrained_encoder()
+    try:
+        encoder.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise TalkfaceError(
+            f"--start: {path} cannot be read ({reason}); give what this script wrote, or a bundle's speech.safetensors"
+        ) from error
+    learner.import_from(encoder)
+    rows = np.unique(np.linspace(0, len(windows.sound) - 1, 24).astype(int))
+    with torch.no_grad():
+        heard = [
+            encoder.eval().hidden(torch.from_numpy(windows.sound[r].astype(np.float32) / 32767)[None])[0]
+            for r in rows
+        ]
+        told = (windows.teacher[rows].astype(np.float32) - windows.mean) / windows.std
+        hidden = torch.cat([torch.cat(heard), torch.ones(len(rows) * FRAMES, 1)], dim=1).double()
+        wanted = torch.from_numpy(told.reshape(-1, told.shape[-1])).double()
+        gram = hidden.T @ hidden + len(hidden) * 1e-3 * torch.eye(hidden.shape[1], dtype=torch.float64)
+        weights = torch.linalg.solve(gram, hidden.T @ wanted).float()
+        learner.teacher.weight.copy_(weights[:-1].T)
+        learner.teacher.bias.copy_(weights[-1])
+
+
 def train(
     cache: Path,
     out: Path,
@@ -246,13 +286,26 @@ def train(
     head_steps: int = 500,
     batch_size: int = 12,
     bfloat16: bool = False,
+    start: Path | None = None,
+    peak_rate: float = PEAK_RATE,
+    hard_noise: bool = False,
+    consistency: float = 0.0,
 ) -> Path:
-    """Trains for `time_budget` seconds, all runs together, after the head (a minute); resumes from `cache`/state.pt.
+    """Trains for `time_budget` seconds, all runs together, after the head (a minute); resumes from `cache`/state.pt,
+    with `start` from `cache`/continued.pt.
+
+    Args:
+        start: weights of an encoder to go on from; the scale of its features is kept.
+        peak_rate: highest learning rate.
+        hard_noise, consistency: see `ArticulationTraining`; consistency 0: no second hearing.
 
     Returns:
         `out`: the weights in float16, with the class and its arguments beside them in a `.json`.
     """
-    state_path, head_path = cache / "state.pt", cache / "head.safetensors"
+    state_path, head_path = (
+        cache / ("continued.pt" if start else "state.pt"),
+        cache / "head.safetensors",
+    )
     state = torch.load(state_path, weights_only=True) if state_path.exists() else None
     windows = Windows(cache, ("synthetic", "real"))
     head = TeacherHead(384, len(OUTPUTS)).eval()
@@ -262,16 +315,23 @@ def train(
         head = fit_teacher_head(windows, head_steps, seed)
         save_file(head.state_dict(), head_path)
     label(windows, head)
-    began, spent = time.monotonic(), state["spent"] if state else 0.0
     torch.manual_seed(seed)
-    init = {"actions": list(OUTPUTS), "channels": 256, "dilations": [1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4]}
+    init, encoder = untrained_encoder()
     learner = ArticulationTraining(
-        ArticulationEncoder(**init), *windows.action_statistics(), teacher_dim=384, bfloat16=bfloat16
+        encoder,
+        *windows.action_statistics(),
+        teacher_dim=384,
+        bfloat16=bfloat16,
+        hard_noise=hard_noise,
+        consistency_weight=consistency,
     )
+    if start and not state:
+        start_from(start, learner, windows)
+    began, spent = time.monotonic(), state["spent"] if state else 0.0
     average = torch.optim.swa_utils.AveragedModel(
         learner, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
     )
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=peak_rate, weight_decay=0.02, betas=(0.9, 0.98))
     step = 0
     if state:
         learner.load_state_dict(state["learner"])
@@ -283,12 +343,12 @@ def train(
     while (done := (spent + time.monotonic() - began) / time_budget) < 1.0:
         random, generator = np.random.default_rng([seed, step, 2]), torch.Generator().manual_seed(seed + step)
         # the rate warms up over 50 steps and falls along a cosine of the time spent
-        rate = PEAK_RATE * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
+        rate = peak_rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = np.concatenate([random.choice(exact, half), random.choice(labelled, batch_size - half)])
         batch = stretch(windows.draw(rows, 242, random), random.uniform(0.82, 1.2), 200)
-        losses = learner(batch, generator)
+        losses = learner(batch, generator, average.module.eval() if consistency else None)
         optimizer.zero_grad()
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -300,9 +360,9 @@ def train(
             print(f"step {step} {done:.0%} {parts}", flush=True)
         if step % 100 == 0:
             save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
-            export(average.module, init, out)
+            export(average.module, init, out, start)
     save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
-    export(average.module, init, out)
+    export(average.module, init, out, start)
     return out
 
 
@@ -324,12 +384,19 @@ def save(
     path.with_suffix(".tmp").rename(path)
 
 
-def export(learner: ArticulationTraining, init: dict, out: Path) -> None:
-    """Writes the encoder alone, in float16, and its class and arguments beside it (`.json`)."""
+def export(learner: ArticulationTraining, init: dict, out: Path, start: Path | None = None) -> None:
+    """Writes the encoder alone, in float16, and its class and arguments beside it (`.json`).
+
+    Networks that read its features were trained with their scale: that of `start` is kept.
+    """
     final = ArticulationEncoder(**init)
     learner.export_to(final)
+    weights = {name: value.half().contiguous() for name, value in final.state_dict().items()}
+    if start is not None:
+        kept = load_file(start)
+        weights |= {name: kept[name] for name in ("mean", "std")}
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().contiguous() for name, value in final.state_dict().items()}, out)
+    save_file(weights, out)
     specification = {"class_path": "talkface.experts.speech.ArticulationEncoder", "init_args": init}
     out.with_suffix(".json").write_text(json.dumps(specification, indent=1))
 
@@ -347,6 +414,12 @@ def main() -> int:
         "--time-budget", type=float, default=900.0, help="seconds of training, all runs together"
     )
     parser.add_argument("--bfloat16", action="store_true", help="faster on processors that multiply it")
+    parser.add_argument("--start", type=Path, help="weights of an encoder to go on from")
+    parser.add_argument("--peak-rate", type=float, default=PEAK_RATE, help="highest learning rate")
+    parser.add_argument("--hard-noise", action="store_true", help="many kinds, often as loud as the speech")
+    parser.add_argument(
+        "--consistency", type=float, default=0.0, help="weight of agreeing with the clean sound"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
@@ -357,6 +430,10 @@ def main() -> int:
             arguments.time_budget,
             arguments.seed,
             bfloat16=arguments.bfloat16,
+            start=arguments.start,
+            peak_rate=arguments.peak_rate,
+            hard_noise=arguments.hard_noise,
+            consistency=arguments.consistency,
         )
     except TalkfaceError as error:
         print(f"talkface: error: {error}", file=sys.stderr)

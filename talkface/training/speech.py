@@ -9,6 +9,7 @@ matter.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkface.experts.speech import ArticulationEncoder
+from talkface.training.speech_noise import coloured, draw_noise
 
-__all__ = ["ArticulationBatch", "ArticulationTraining", "TeacherHead", "augment_sound", "stretch"]
+__all__ = [
+    "ArticulationBatch",
+    "ArticulationTraining",
+    "TeacherHead",
+    "augment_sound",
+    "consistency",
+    "motion_loss",
+    "stretch",
+]
 
 _EDGE = 12  # features; half a second is left out of the loss at the end, where a breath for a next phrase may begin
 
@@ -79,6 +89,8 @@ class ArticulationTraining(nn.Module):
         teacher_dim: size of the teacher's features.
         teacher_weight: weight of the distillation.
         bfloat16: multiply in bfloat16.
+        hard_noise: noise of many kinds, often as loud as the speech (`augment_sound`).
+        consistency_weight: weight of `consistency`, which `forward` adds when it is given a `reference`.
     """
 
     mean: Tensor
@@ -92,6 +104,8 @@ class ArticulationTraining(nn.Module):
         teacher_dim: int,
         teacher_weight: float = 0.5,
         bfloat16: bool = False,
+        hard_noise: bool = False,
+        consistency_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -99,17 +113,30 @@ class ArticulationTraining(nn.Module):
         self.mouth = nn.Linear(channels, encoder.feature_dim)
         self.teacher = nn.Linear(channels, teacher_dim)
         self.teacher_weight, self.reduced = teacher_weight, bfloat16
+        self.hard_noise, self.consistency_weight = hard_noise, consistency_weight
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def forward(self, batch: ArticulationBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Returns `loss` and its parts, `motion` (1 for a mouth that stays at its mean) and `teacher`."""
-        sound, silent = augment_sound(batch.sound, generator)
-        with torch.autocast(sound.device.type, torch.bfloat16, enabled=self.reduced):
-            # in one step of three the crop is a whole sound with silence around it
-            whole = bool(torch.rand((), generator=generator) < 0.33)
-            hidden = self.encoder.hidden(sound, margin=None if whole else 0)
-            predicted, given = self.mouth(hidden).float(), self.teacher(hidden).float()
+    def forward(
+        self,
+        batch: ArticulationBatch,
+        generator: torch.Generator,
+        reference: ArticulationTraining | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch, heard through augmentation.
+
+        Args:
+            reference: hears the same crops clean; its outputs are targets, too. Weights averaged over the run, as
+                in Tarvainen & Valpola, "Mean teachers are better role models", 2017.
+
+        Returns:
+            `loss` and its parts, `motion` (1 for a mouth that stays at its mean), `teacher` and, with a reference,
+            `consistency`.
+        """
+        sound, silent = augment_sound(batch.sound, generator, self.hard_noise)
+        # in one step of three the crop is a whole sound with silence around it
+        whole = bool(torch.rand((), generator=generator) < 0.33)
+        hidden, predicted, given = self._hear(sound, whole)
         actions = (batch.actions.masked_fill(silent[:, None, None], 0.0) - self.mean) / self.scale
         # what the mouth does at the edges depends on speech that was cut off, if there was any
         count = predicted.shape[1]
@@ -117,10 +144,33 @@ class ArticulationTraining(nn.Module):
         inside[:, _EDGE : count - 2 * _EDGE] = True
         inside |= silent[:, None, None]
         motion = motion_loss(torch.where(inside, predicted, actions), actions)
-        wanted, given = batch.teacher[~silent], given[~silent]
-        cosine = 1.0 - F.cosine_similarity(given, wanted, dim=-1).mean()
-        teacher = F.smooth_l1_loss(given, wanted) + 0.5 * cosine
-        return {"loss": motion + self.teacher_weight * teacher, "motion": motion, "teacher": teacher}
+        wanted = batch.teacher[~silent]
+        cosine = 1.0 - F.cosine_similarity(given[~silent], wanted, dim=-1).mean()
+        teacher = F.smooth_l1_loss(given[~silent], wanted) + 0.5 * cosine
+        parts = {"motion": motion, "teacher": teacher}
+        loss = motion + self.teacher_weight * teacher
+        if reference is not None:
+            with torch.no_grad():
+                clean_hidden, clean_actions, _ = reference._hear(batch.sound, whole)
+            heard = ~silent
+            parts["consistency"] = consistency(
+                hidden[heard], predicted[heard], clean_hidden[heard], clean_actions[heard]
+            )
+            loss = loss + self.consistency_weight * parts["consistency"]
+        return {"loss": loss, **parts}
+
+    def _hear(self, sound: Tensor, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden features (B, T, channels), actions in standard units (B, T, A), the teacher's features (B, T, D)."""
+        with torch.autocast(sound.device.type, torch.bfloat16, enabled=self.reduced):
+            hidden = self.encoder.hidden(sound, margin=None if whole else 0)
+            return hidden.float(), self.mouth(hidden).float(), self.teacher(hidden).float()
+
+    @torch.no_grad()
+    def import_from(self, encoder: ArticulationEncoder) -> None:
+        """Starts from `encoder`, as `export_to` leaves one; the teacher's head stays as it is."""
+        self.encoder.load_state_dict(encoder.state_dict())
+        self.mouth.weight.copy_(encoder.mouth.weight / self.scale[:, None])
+        self.mouth.bias.copy_((encoder.mouth.bias - self.mean) / self.scale)
 
     @torch.no_grad()
     def export_to(self, encoder: ArticulationEncoder) -> None:
@@ -129,6 +179,18 @@ class ArticulationTraining(nn.Module):
         encoder.mouth.weight.copy_(self.mouth.weight * self.scale[:, None])
         encoder.mouth.bias.copy_(self.mouth.bias * self.scale + self.mean)
         encoder.mean, encoder.std = self.mean.clone(), self.scale.clone()
+
+
+def consistency(hidden: Tensor, actions: Tensor, clean_hidden: Tensor, clean_actions: Tensor) -> Tensor:
+    """How far what was told of a noisy sound is from what was told of the clean one.
+
+    Args:
+        hidden, clean_hidden: (B, T, channels). actions, clean_actions: (B, T, A) in standard units.
+
+    Returns:
+        Loss of the actions, as `motion_loss`, and half the squared distance of the hidden features.
+    """
+    return motion_loss(actions, clean_actions) + 0.5 * F.mse_loss(hidden, clean_hidden)
 
 
 def stretch(batch: ArticulationBatch, factor: float, length: int) -> ArticulationBatch:
@@ -153,8 +215,15 @@ def stretch(batch: ArticulationBatch, factor: float, length: int) -> Articulatio
     )
 
 
-def augment_sound(sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment_sound(
+    sound: Tensor, generator: torch.Generator, hard_noise: bool = False
+) -> tuple[Tensor, Tensor]:
     """Puts each sound of a batch through a random room, microphone and noise.
+
+    Args:
+        sound: (B, samples) at 16 kHz.
+        hard_noise: noise of many kinds (`speech_noise`), for four sounds in five 0 to 20 dB below the speech; without
+            it one of steady spectrum or another talker, 6 to 50 dB below.
 
     Returns:
         (B, samples), and (B,) bool: True where the speech was taken out and noise alone is left.
@@ -189,14 +258,32 @@ def augment_sound(sound: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     silent = (chance < 0.06)[:, 0]
     power = heard.square().mean(1, keepdim=True).clamp(min=1e-6)
     heard = heard * ~silent[:, None]
-    # noise with a spectrum between white and brown
+    if hard_noise:
+        noise, below = draw_noise(sound, generator), uniform(0.0, 20.0)
+        quiet = uniform(0.0, 1.0) < 0.2
+        below = torch.where(quiet, uniform(20.0, 50.0), below)
+        # alone, babble would be the speech
+        noise = torch.where(silent[:, None], coloured(count, samples, generator), noise)
+    else:
+        noise, below = _plain_noise(sound, silent, uniform, frequency, generator), uniform(6.0, 50.0)
+    ratio = 10.0 ** (-below / 20.0) * (chance > 0.03)  # half of the silences are digital
+    heard = heard + noise * power.sqrt() * ratio
+    return heard * 10.0 ** (uniform(-25.0, 5.0) / 20.0), silent
+
+
+def _plain_noise(
+    sound: Tensor,
+    silent: Tensor,
+    uniform: Callable[[float, float], Tensor],
+    frequency: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """(B, samples) noise with a spectrum between white and brown, for some another talker."""
+    count, samples = sound.shape
+    size = 2 * (frequency.shape[1] - 1)
     noise = torch.fft.rfft(torch.randn(count, size, generator=generator))
     noise = torch.fft.irfft(noise * (frequency + 50.0) ** -uniform(0.0, 1.0), size)[:, :samples]
     noise = noise / noise.square().mean(1, keepdim=True).sqrt()
-    # for some it is another talker
     other = sound.roll(1, 0) / sound.roll(1, 0).square().mean(1, keepdim=True).clamp(min=1e-6).sqrt()
     babble = (uniform(0.0, 1.0) < 0.2) & ~silent[:, None]  # alone it would be the speech
-    noise = torch.where(babble, 0.5 * other + 0.3 * noise, noise)
-    ratio = 10.0 ** (-uniform(6.0, 50.0) / 20.0) * (chance > 0.03)  # half of the silences are digital
-    heard = heard + noise * power.sqrt() * ratio
-    return heard * 10.0 ** (uniform(-25.0, 5.0) / 20.0), silent
+    return torch.where(babble, 0.5 * other + 0.3 * noise, noise)

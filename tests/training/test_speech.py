@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from talkface.errors import TalkfaceError
 from talkface.experts.speech import ArticulationEncoder
-from talkface.training.speech import ArticulationBatch, ArticulationTraining, augment_sound, stretch
+from talkface.training.speech import (
+    ArticulationBatch,
+    ArticulationTraining,
+    augment_sound,
+    consistency,
+    stretch,
+)
 
 ACTIONS = ("jawOpen", "mouthPucker")
 
@@ -62,6 +69,64 @@ def test_some_sounds_are_replaced_by_noise():
     assert (heard[silent].abs().max(1).values == 0).any() and (heard[silent].abs().max(1).values > 0).any()
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_hard_noise_is_louder(hard):
+    sound = 0.1 * torch.randn(200, 3200, generator=torch.Generator().manual_seed(5))
+    flat = augment_sound(sound, torch.Generator().manual_seed(0), hard_noise=hard)
+    heard, silent = flat
+    assert torch.isfinite(heard).all() and 2 <= silent.sum() <= 30
+    # what is left of the sound itself: its correlation with what is heard, at the best lag of a room
+    lagged = torch.fft.irfft(torch.fft.rfft(heard, 8192) * torch.fft.rfft(sound, 8192).conj(), 8192)
+    alike = lagged.abs().max(1).values / heard.norm(dim=1).clamp(min=1e-6) / sound.norm(dim=1)
+    drowned = (alike[~silent] < 0.7).float().mean()
+    assert (drowned > 0.4) == hard
+
+
+def test_consistency_is_zero_for_the_same_and_pulls_noisy_output_to_the_clean():
+    batch, reference = tone_bursts(count=4, length=60), make_training().eval()
+    hidden, actions, _ = reference._hear(batch.sound, whole=True)
+    assert consistency(hidden, actions, hidden, actions) == 0
+    assert consistency(hidden, actions + 0.1, hidden, actions) > 0
+    assert consistency(hidden + 0.1, actions, hidden, actions) > 0
+    learner = ArticulationTraining(
+        reference.encoder, reference.mean, reference.scale, teacher_dim=12, hard_noise=True
+    )
+    learner.load_state_dict(reference.state_dict())
+    learner.encoder.load_state_dict(reference.encoder.state_dict())
+    frozen = make_training().eval()
+    optimizer, told = torch.optim.Adam(learner.parameters(), 3e-3), []
+    for step in range(60):
+        parts = learner(batch, torch.Generator().manual_seed(step % 4), frozen)
+        # the clean sound's output is a target, not something to be moved
+        optimizer.zero_grad()
+        parts["consistency"].backward()
+        optimizer.step()
+        told.append(parts["consistency"].item())
+    assert all(parameter.grad is None for parameter in frozen.parameters())
+    assert np.mean(told[-4:]) < 0.8 * np.mean(told[:4])
+
+
+def test_the_weight_of_consistency_counts():
+    batch, frozen = tone_bursts(count=4, length=60), make_training(1).eval()
+    learner = make_training().eval()
+    without = learner(batch, torch.Generator().manual_seed(0))
+    given = learner(batch, torch.Generator().manual_seed(0), frozen)
+    assert "consistency" not in without and given["consistency"] > 0
+    assert given["loss"].item() == pytest.approx(
+        without["loss"].item() + given["consistency"].item(), rel=1e-5
+    )
+
+
+def test_import_undoes_export():
+    learner, other = make_training(0), make_training(1)
+    encoder = ArticulationEncoder(ACTIONS, channels=24, dilations=(1, 2), bands=20)
+    learner.export_to(encoder)
+    other.import_from(encoder)
+    sound = tone_bursts(count=2, length=40).sound
+    before, after = learner.eval()._hear(sound, True), other.eval()._hear(sound, True)
+    assert torch.allclose(before[1], after[1], atol=1e-4)
+
+
 def test_the_loss_falls_and_the_exported_encoder_speaks_in_actions():
     training, batch = make_training(), tone_bursts(count=4, length=60)
     optimizer = torch.optim.Adam(training.parameters(), 5e-3)
@@ -80,7 +145,8 @@ def test_the_loss_falls_and_the_exported_encoder_speaks_in_actions():
     assert opened[batch.actions[..., 0] > 0.5].mean() > opened[batch.actions[..., 0] < 0.5].mean() + 0.3
 
 
-def test_a_stopped_run_resumes(tmp_path):
+def script_and_windows(folder):
+    """The training script, and prepared windows in `folder` for it."""
     path = Path(__file__).parents[2] / "scripts" / "train_speech.py"
     specification = importlib.util.spec_from_file_location("train_speech", path)
     script = importlib.util.module_from_spec(specification)
@@ -88,11 +154,16 @@ def test_a_stopped_run_resumes(tmp_path):
     random = np.random.default_rng(0)
     for name, columns in (("synthetic", len(script.MOUTH_ACTIONS)), ("real", 0)):
         np.savez(
-            tmp_path / f"{name}-001.npz",
+            folder / f"{name}-001.npz",
             sound=(random.normal(size=480000) * 3000).astype(np.int16),
             features=random.normal(size=(1500, 384)).astype(np.float16),
             actions=random.random((1500 if columns else 0, columns)).astype(np.float16),
         )
+    return script
+
+
+def test_a_stopped_run_resumes(tmp_path):
+    script = script_and_windows(tmp_path)
     out = tmp_path / "speech.safetensors"
     script.train(tmp_path, out, 1.5, seed=0, head_steps=2, batch_size=2)
     first = torch.load(tmp_path / "state.pt", weights_only=True)
@@ -102,3 +173,22 @@ def test_a_stopped_run_resumes(tmp_path):
     encoder = ArticulationEncoder(**json.loads(out.with_suffix(".json").read_text())["init_args"])
     encoder.load_state_dict(load_file(out))
     assert torch.isfinite(encoder(torch.randn(1, 16000))).all()
+
+
+def test_training_goes_on_from_weights_and_keeps_the_scale_of_the_features(tmp_path):
+    script = script_and_windows(tmp_path)
+    first, out = tmp_path / "speech.safetensors", tmp_path / "robust.safetensors"
+    script.train(tmp_path, first, 1.0, seed=0, head_steps=2, batch_size=2)
+    weights = load_file(first) | {"mean": torch.full((16,), 0.25), "std": torch.full((16,), 0.125)}
+    save_file(weights, first)
+    arguments = dict(seed=1, batch_size=2, start=first, peak_rate=1e-4, hard_noise=True, consistency=1.0)
+    script.train(tmp_path, out, 1.0, **arguments)
+    made = load_file(out)
+    assert torch.equal(made["mean"], weights["mean"]) and torch.equal(made["std"], weights["std"])
+    assert torch.allclose(made["stem.weight"].float(), weights["stem.weight"].float(), atol=0.02)
+    assert not torch.equal(made["stem.weight"], weights["stem.weight"])
+    step = torch.load(tmp_path / "continued.pt", weights_only=True)["step"]
+    script.train(tmp_path, out, 1000.0 if step == 0 else 1.0, **arguments)  # used up: nothing is trained
+    assert torch.load(tmp_path / "continued.pt", weights_only=True)["step"] == step >= 1
+    with pytest.raises(TalkfaceError, match="--start"):
+        script.start_from(tmp_path / "none.safetensors", None, None)
