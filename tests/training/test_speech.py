@@ -69,17 +69,18 @@ def test_some_sounds_are_replaced_by_noise():
     assert (heard[silent].abs().max(1).values == 0).any() and (heard[silent].abs().max(1).values > 0).any()
 
 
-@pytest.mark.parametrize("hard", [False, True])
-def test_hard_noise_is_louder(hard):
+def test_hard_noise_drowns_more_of_the_sound():
     sound = 0.1 * torch.randn(200, 3200, generator=torch.Generator().manual_seed(5))
-    flat = augment_sound(sound, torch.Generator().manual_seed(0), hard_noise=hard)
-    heard, silent = flat
-    assert torch.isfinite(heard).all() and 2 <= silent.sum() <= 30
-    # what is left of the sound itself: its correlation with what is heard, at the best lag of a room
-    lagged = torch.fft.irfft(torch.fft.rfft(heard, 8192) * torch.fft.rfft(sound, 8192).conj(), 8192)
-    alike = lagged.abs().max(1).values / heard.norm(dim=1).clamp(min=1e-6) / sound.norm(dim=1)
-    drowned = (alike[~silent] < 0.7).float().mean()
-    assert (drowned > 0.4) == hard
+    left = {}
+    for hard in (False, True):
+        heard, silent = augment_sound(sound, torch.Generator().manual_seed(0), hard_noise=hard)
+        assert torch.isfinite(heard).all() and 2 <= silent.sum() <= 30
+        assert (heard[silent].abs().max(1).values > 0).any()
+        # the correlation of the sound with what is heard, at the best lag
+        lagged = torch.fft.irfft(torch.fft.rfft(heard, 8192) * torch.fft.rfft(sound, 8192).conj(), 8192)
+        alike = lagged.abs().max(1).values / heard.norm(dim=1).clamp(min=1e-6) / sound.norm(dim=1)
+        left[hard] = alike[~silent].mean()
+    assert left[True] < left[False] - 0.05
 
 
 def test_consistency_is_zero_for_the_same_and_pulls_noisy_output_to_the_clean():
