@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from evaluate_grid import RealFilm, read_film
 from measuring import FILMS, files_in
+from speech_windows import Teacher
 from torch import Tensor
-from train_speech import Teacher
 
 from talkface.checkpoint import load_bundle
 from talkface.errors import TalkfaceError

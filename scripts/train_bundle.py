@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import speech_windows
 import torch
 import train_landmarks
 import train_mouth
@@ -102,7 +103,7 @@ def keep(options: argparse.Namespace, name: str, folder: Path) -> None:
 def speech(options: argparse.Namespace) -> None:
     """The articulation encoder, distilled from a speech recogniser (see train_speech.py)."""
     folder = options.work / "speech"
-    train_speech.prepare(folder, [Path(path) for path in options.recordings], 90, 0)
+    speech_windows.prepare(folder, [Path(path) for path in options.recordings], 90, 0)
     seconds = 60 * options.minutes * SHARES["speech"]
     train_speech.train(folder, folder / "speech.safetensors", seconds, 0, bfloat16=True)
     keep(options, "speech", folder)

@@ -1,7 +1,7 @@
 """Training of the articulation encoder: aligned augmentation, a loss that falls, runs that resume."""
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from talkface.data.synthetic.visemes import MOUTH_ACTIONS
 from talkface.errors import TalkfaceError
 from talkface.experts.speech import ArticulationEncoder
 from talkface.training.speech import (
@@ -18,6 +19,10 @@ from talkface.training.speech import (
     consistency,
     stretch,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import train_speech
 
 ACTIONS = ("jawOpen", "mouthPucker")
 
@@ -144,29 +149,25 @@ def test_the_loss_falls_and_the_exported_encoder_speaks_in_actions():
     assert opened[batch.actions[..., 0] > 0.5].mean() > opened[batch.actions[..., 0] < 0.5].mean() + 0.3
 
 
-def script_and_windows(folder):
-    """The training script, and prepared windows in `folder` for it."""
-    path = Path(__file__).parents[2] / "scripts" / "train_speech.py"
-    specification = importlib.util.spec_from_file_location("train_speech", path)
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
+def write_windows(folder):
+    """Prepared windows in `folder` for the training script."""
+
     random = np.random.default_rng(0)
-    for name, columns in (("synthetic", len(script.MOUTH_ACTIONS)), ("real", 0)):
+    for name, columns in (("synthetic", len(MOUTH_ACTIONS)), ("real", 0)):
         np.savez(
             folder / f"{name}-001.npz",
             sound=(random.normal(size=480000) * 3000).astype(np.int16),
             features=random.normal(size=(1500, 384)).astype(np.float16),
             actions=random.random((1500 if columns else 0, columns)).astype(np.float16),
         )
-    return script
 
 
 def test_a_stopped_run_resumes(tmp_path):
-    script = script_and_windows(tmp_path)
+    write_windows(tmp_path)
     out = tmp_path / "speech.safetensors"
-    script.train(tmp_path, out, 1.5, seed=0, head_steps=2, batch_size=2)
+    train_speech.train(tmp_path, out, 1.5, seed=0, head_steps=2, batch_size=2)
     first = torch.load(tmp_path / "state.pt", weights_only=True)
-    script.train(tmp_path, out, first["spent"] + 1.5, seed=0, head_steps=2, batch_size=2)
+    train_speech.train(tmp_path, out, first["spent"] + 1.5, seed=0, head_steps=2, batch_size=2)
     second = torch.load(tmp_path / "state.pt", weights_only=True)
     assert second["step"] > first["step"] >= 1 and second["spent"] > first["spent"]
     encoder = ArticulationEncoder(**json.loads(out.with_suffix(".json").read_text())["init_args"])
@@ -175,19 +176,19 @@ def test_a_stopped_run_resumes(tmp_path):
 
 
 def test_training_goes_on_from_weights_and_keeps_the_scale_of_the_features(tmp_path):
-    script = script_and_windows(tmp_path)
+    write_windows(tmp_path)
     first, out = tmp_path / "speech.safetensors", tmp_path / "robust.safetensors"
-    script.train(tmp_path, first, 1.0, seed=0, head_steps=2, batch_size=2)
+    train_speech.train(tmp_path, first, 1.0, seed=0, head_steps=2, batch_size=2)
     weights = load_file(first) | {"mean": torch.full((16,), 0.25), "std": torch.full((16,), 0.125)}
     save_file(weights, first)
     arguments = dict(seed=1, batch_size=2, start=first, peak_rate=1e-4, hard_noise=True, consistency=1.0)
-    script.train(tmp_path, out, 1.0, **arguments)
+    train_speech.train(tmp_path, out, 1.0, **arguments)
     made = load_file(out)
     assert torch.equal(made["mean"], weights["mean"]) and torch.equal(made["std"], weights["std"])
     assert torch.allclose(made["stem.weight"].float(), weights["stem.weight"].float(), atol=0.02)
     assert not torch.equal(made["stem.weight"], weights["stem.weight"])
     step = torch.load(tmp_path / "continued.pt", weights_only=True)["step"]
-    script.train(tmp_path, out, 1.0, **arguments)  # the budget is used up: nothing is trained
+    train_speech.train(tmp_path, out, 1.0, **arguments)  # the budget is used up: nothing is trained
     assert torch.load(tmp_path / "continued.pt", weights_only=True)["step"] == step >= 1
     with pytest.raises(TalkfaceError, match="--start"):
-        script.start_from(tmp_path / "none.safetensors", None, None)
+        train_speech.start_from(tmp_path / "none.safetensors", None, None)
