@@ -21,7 +21,9 @@ __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
 
 _HELD = {"mouthPress": 0.30, "mouthRollLower": 0.55}  # actions of closed lips, as p, b, m (f, v) have them
 _OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
-_UNLIKELY, _SURE = 0.25, 0.75  # of `_HELD` together: from where on lips begin to close, and are closed
+# of `_HELD` together: from where on lips begin to close, and are closed. What is told of a short closure is a mean over
+# lips that are held together and lips that are not: a missed one is seen, one too many at d or n hardly
+_UNLIKELY, _SURE = 0.15, 0.40
 _HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
 
 
