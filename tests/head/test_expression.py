@@ -63,7 +63,9 @@ def test_an_open_mouth_rests_closed(head, wanted, actions, posed):
     assert before > 0.06 and after < 0.6 * before and after < 0.06
 
 
-@pytest.mark.parametrize("wanted", [{"jawOpen": 0.3}, {"mouthSmile": 0.5, "mouthUpperUp": 0.4, "jawOpen": 0.2}])
+@pytest.mark.parametrize(
+    "wanted", [{"jawOpen": 0.3}, {"mouthSmile": 0.5, "mouthUpperUp": 0.4, "jawOpen": 0.2}]
+)
 def test_no_slit_is_left_between_lips_at_rest(head, wanted, actions, posed):
     """The mean head's lips are 1 mm apart: taking the expression back is not enough."""
     fitter = HeadFitter(head)
