@@ -22,8 +22,8 @@ __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
 _HELD = {"mouthPress": 0.30, "mouthRollLower": 0.55}  # actions of closed lips, as p, b, m (f, v) have them
 _OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
 # of `_HELD` together: from where on lips are closed. What is told of a short closure is a mean over lips that are held
-# together and lips that are not: a missed one is seen, one too many at d or n hardly. A steeper or later rise from 0
-# makes noise in the sound open and close lips.
+# together and lips that are not: a missed one is seen, one too many at d or n hardly. They close by degrees from 0
+# on, since noise in the sound would make a threshold flutter.
 _SURE = 0.45
 _HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
 
