@@ -71,7 +71,11 @@ def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     hidden = np.clip((shown - _STRONG[0]) / (_STRONG[1] - _STRONG[0]), 0.0, 1.0)
     build[:, _EXPRESSIVE] = np.minimum(shown, _NEUTRAL) * (1.0 - hidden)
     keep = _yielding(actions)
-    keep[:, _CLOSE] = 1.0  # the gap is to follow the jaw evenly
+    # the gap is to follow the jaw evenly; a smile or rounded lips part as the head parts them
+    shaped = np.maximum(
+        actions[:, _SMILE].mean(1), actions[:, [_INDEX["mouthPucker"], _INDEX["mouthFunnel"]]].max(1)
+    )
+    keep[:, _CLOSE] = 1.0 - np.clip(shaped, 0.0, 1.0)
     keep[:, _SPREADING] = 1.0 - np.clip(actions[:, [_INDEX["mouthPucker"]]] / 0.8, 0.0, 1.0)
     keep[:, _INDEX["mouthPucker"]] = 1.0 - np.clip(actions[:, _SMILE].mean(1) / 0.5, 0.0, 1.0)
     return np.clip(actions * _STRENGTH + keep * build, 0.0, _STRENGTH).astype(np.float32)

@@ -91,6 +91,7 @@ def test_a_commanded_jaw_opens_evenly(actions):
     shown = commanded(told, rest)
     assert shown[:, CLOSE] == pytest.approx(0.05)
     assert shown[:, JAW] == pytest.approx([0.0, 0.1, 0.2, 0.5])
+    assert commanded(actions(mouthSmile=1.0).numpy(), rest)[0, CLOSE] == 0.0, "a full smile parts the lips"
 
 
 def test_closed_lips_rest_as_they_are(head, actions, posed):
