@@ -21,7 +21,10 @@ __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
 
 _HELD = {"mouthPress": 0.30, "mouthRollLower": 0.55}  # actions of closed lips, as p, b, m (f, v) have them
 _OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
-_UNLIKELY, _SURE = 0.25, 0.75  # of `_HELD` together: from where on lips begin to close, and are closed
+# of `_HELD` together: from where on lips are closed. What is told of a short closure is a mean over lips that are held
+# together and lips that are not: a missed one is seen, one too many at d or n hardly. They close by degrees from 0
+# on, since noise in the sound would make a threshold flutter.
+_SURE = 0.45
 _HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
 
 
@@ -218,7 +221,7 @@ class ArticulationEncoder(SpeechEncoder):
         column = {name: number for number, name in enumerate(self.actions)}
         held = sum(actions[..., column[name]] / full for name, full in _HELD.items() if name in column)
         if isinstance(held, Tensor):
-            likely = ((held - _UNLIKELY) / (_SURE - _UNLIKELY)).clamp(0.0, 1.0)
+            likely = (held / _SURE).clamp(0.0, 1.0)
             keep = 1.0 - 0.9 * likely * likely * (3.0 - 2.0 * likely)
             opening = [column[name] for name in _OPENING if name in column]
             actions[..., opening] = actions[..., opening] * keep[..., None]

@@ -33,6 +33,9 @@ _NEUTRAL, _STRONG = 0.2, (0.4, 0.8)
 _EAGER = 2.5  # closures told from sound are weaker than those of the corpus
 _PARTED = 0.5  # of an emotion's opening of the mouth is left to one who speaks: more would hide the speech
 _CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
+_PRESSED = 0.0004  # metres that closed lips, which are soft, lie on each other
+_CLOSE = _INDEX["mouthClose"]
+_UPPER_LIP, _LOWER_LIP = [61, 62, 63], [67, 66, 65]  # landmarks of the inner lips
 
 
 def combine(speech: np.ndarray, expression: np.ndarray) -> np.ndarray:
@@ -68,6 +71,11 @@ def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     hidden = np.clip((shown - _STRONG[0]) / (_STRONG[1] - _STRONG[0]), 0.0, 1.0)
     build[:, _EXPRESSIVE] = np.minimum(shown, _NEUTRAL) * (1.0 - hidden)
     keep = _yielding(actions)
+    # the gap is to follow the jaw evenly; a smile or rounded lips part as the head parts them
+    shaped = np.maximum(
+        actions[:, _SMILE].mean(1), actions[:, [_INDEX["mouthPucker"], _INDEX["mouthFunnel"]]].max(1)
+    )
+    keep[:, _CLOSE] = 1.0 - np.clip(shaped, 0.0, 1.0)
     keep[:, _SPREADING] = 1.0 - np.clip(actions[:, [_INDEX["mouthPucker"]]] / 0.8, 0.0, 1.0)
     keep[:, _INDEX["mouthPucker"]] = 1.0 - np.clip(actions[:, _SMILE].mean(1) / 0.5, 0.0, 1.0)
     return np.clip(actions * _STRENGTH + keep * build, 0.0, _STRENGTH).astype(np.float32)
@@ -103,13 +111,13 @@ def _yielding(speech: np.ndarray) -> np.ndarray:
     keep = np.ones((len(speech), len(ACTIONS)), dtype=np.float32)
     rounded = np.clip(speech[:, _INDEX["mouthPucker"]] / 0.8, 0.0, 1.0)[:, None]
     keep[:, _SPREADING] = 1.0 - 0.6 * rounded
-    keep[:, _PRESS] = 1.0 - np.clip(speech[:, [_INDEX["jawOpen"]]] / 0.25, 0.0, 1.0)
+    keep[:, [*_PRESS, _CLOSE]] = 1.0 - np.clip(speech[:, [_INDEX["jawOpen"]]] / 0.25, 0.0, 1.0)
     return keep
 
 
 def lip_distance(points: Tensor) -> Tensor:
     """(B, 68, 2) -> (B,) mean distance of the inner lips over the distance of the eyes' outer corners."""
-    gaps = (points[:, [61, 62, 63]] - points[:, [67, 66, 65]]).norm(dim=2).mean(1)
+    gaps = (points[:, _UPPER_LIP] - points[:, _LOWER_LIP]).norm(dim=2).mean(1)
     return gaps / (points[:, 36] - points[:, 45]).norm(dim=1).clamp(min=1e-6)
 
 
@@ -117,7 +125,8 @@ def resting_actions(fitter: HeadFitter, fitted: FittedHead, points: Tensor) -> T
     """The actions (1, 52) of one photographed face when it is silent.
 
     Closed lips stay as they are. Open ones are closed by taking back, as far as needed, first what opens them, then
-    up to half of the smile that parts them; the rest of the expression stays.
+    up to half of the smile that parts them; the rest of the expression stays. A mouth without expression is not quite
+    closed: what is left of the gap the lower lip closes, or a slit would show the teeth.
 
     Args:
         fitted: the one head, fitted to `points` (1, 68, 2).
@@ -136,4 +145,9 @@ def resting_actions(fitter: HeadFitter, fitted: FittedHead, points: Tensor) -> T
         actions = tried[chosen : chosen + 1]
         if len(closed):
             break
+    shape = fitter.shape(fitted.identity.double(), actions.double())
+    gap = (shape[:, _UPPER_LIP, 1] - shape[:, _LOWER_LIP, 1]).mean(1)
+    lifted = (fitter.actions[_CLOSE, _LOWER_LIP, 1] - fitter.actions[_CLOSE, _UPPER_LIP, 1]).mean()
+    actions = actions.clone()
+    actions[:, _CLOSE] += ((gap + _PRESSED) / lifted).clamp(0.0, 1.0).to(actions)
     return actions

@@ -141,11 +141,11 @@ def test_amplified_features_are_larger_actions():
 
 def test_lips_that_are_likely_held_together_close():
     encoder = silent_encoder("jawOpen", "mouthPress")
-    actions = torch.tensor([[0.3, 0.0], [0.3, 0.05], [0.3, 0.12], [0.3, 0.3]])
+    actions = torch.tensor([[0.3, 0.0], [0.3, 0.01], [0.3, 0.06], [0.3, 0.14]])
     jaw, press = encoder.amplified(actions, 1.0).unbind(
         -1
     )  # mean 0 and deviation 1: features are the actions
-    assert float(jaw[0]) == pytest.approx(0.3) and float(jaw[1]) == pytest.approx(0.3)
+    assert float(jaw[0]) == pytest.approx(0.3) and float(jaw[1]) > 0.29
     assert 0.06 < float(jaw[2]) < 0.27 and float(jaw[3]) == pytest.approx(0.03)
     torch.testing.assert_close(press, actions[:, 1])
 

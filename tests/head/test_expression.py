@@ -8,7 +8,9 @@ from talkface.head import ACTIONS, HeadModel
 from talkface.head.expression import calmed, combine, commanded, lip_distance, resting_actions, speak_over
 from talkface.head.fit import HeadFitter
 
-JAW, SMILE, PRESS = (ACTIONS.index(name) for name in ("jawOpen", "mouthSmileLeft", "mouthPressLeft"))
+JAW, SMILE, PRESS, CLOSE = (
+    ACTIONS.index(name) for name in ("jawOpen", "mouthSmileLeft", "mouthPressLeft", "mouthClose")
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,37 @@ def test_an_open_mouth_rests_closed(head, wanted, actions, posed):
     shape = fitter.shape(fitted.identity.double(), rest.double()).float()
     before, after = (float(lip_distance(p)) for p in (points, fitted.project(shape)[..., :2]))
     assert before > 0.06 and after < 0.6 * before and after < 0.06
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"jawOpen": 0.3}, {"mouthSmile": 0.5, "mouthUpperUp": 0.4, "jawOpen": 0.2}]
+)
+def test_no_slit_is_left_between_lips_at_rest(head, wanted, actions, posed):
+    """The mean head's lips are 1 mm apart: taking the expression back is not enough."""
+    fitter = HeadFitter(head)
+    _, points = posed(head, torch.zeros(1, head.num_identity), actions(**wanted))
+    fitted = fitter(points)
+    rest = resting_actions(fitter, fitted, points)
+
+    def slit(told):
+        lips = fitter.shape(fitted.identity.double(), torch.as_tensor(told).double())[0, :, 1]
+        return float((lips[[61, 62, 63]] - lips[[67, 66, 65]]).mean())
+
+    assert -0.001 < slit(rest) < 0.0002
+    vowel = actions(jawOpen=0.25).numpy()
+    without = rest.clone()
+    without[0, CLOSE] = 0.0
+    opened, before = (slit(speak_over(vowel, told.numpy())) for told in (rest, without))
+    assert opened == pytest.approx(before, abs=1e-6), "a vowel opens as far as ever"
+
+
+def test_a_commanded_jaw_opens_evenly(actions):
+    rest = actions(mouthClose=0.05).numpy()
+    told = np.concatenate([actions(jawOpen=x).numpy() for x in (0.0, 0.1, 0.2, 0.5)])
+    shown = commanded(told, rest)
+    assert shown[:, CLOSE] == pytest.approx(0.05)
+    assert shown[:, JAW] == pytest.approx([0.0, 0.1, 0.2, 0.5])
+    assert commanded(actions(mouthSmile=1.0).numpy(), rest)[0, CLOSE] == 0.0, "a full smile parts the lips"
 
 
 def test_closed_lips_rest_as_they_are(head, actions, posed):
