@@ -81,21 +81,25 @@ def picture_sources(work: Path, folders: list[str]) -> list[tuple[float, list[np
     return [*sources, (0.1, own)] if own else sources
 
 
-def draw_pairs(work: Path, pairs_per_clip: int, workers: int) -> None:
-    """Draw what the diffusion model reads, as pictures, into `work/pairs`; does nothing when they are there."""
+def draw_pairs(work: Path, pairs_per_clip: int, workers: int, clips: int = 10**6, **changes: Any) -> None:
+    """Draw what the diffusion model reads, as pictures, into `work/pairs`; does nothing when they are there.
+
+    `clips`: at most so many of the corpus. `changes`: options of the data that differ from the recipe's.
+    """
     folder = work / "pairs"
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "numbers.pt").is_file():
         return
-    dataset = TalkingDataset(
-        Corpus(work / "corpus", "train"),
-        image_size=IMAGE_SIZE,
-        jitter=0.5,
-        photometric=0.7,
-        guide_error=1.0,
-        samples_per_clip=pairs_per_clip,
-        seed=5,
-    )
+    recipe: dict[str, Any] = {
+        "image_size": IMAGE_SIZE,
+        "jitter": 0.5,
+        "photometric": 0.7,
+        "guide_error": 1.0,
+        "samples_per_clip": pairs_per_clip,
+        "seed": 5,
+    }
+    corpus = Corpus(work / "corpus", "train")
+    dataset = TalkingDataset(corpus.subset(corpus.clips[:clips]), **recipe | changes)
     shape = (len(dataset), 3, IMAGE_SIZE, IMAGE_SIZE)
     drawn = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -141,6 +145,13 @@ def encoded_pairs(work: Path, stage: Any, device: str) -> dict[str, Tensor]:
     stored |= {name: torch.cat(values) for name, values in columns.items()}
     torch.save(stored, path)
     return stored
+
+
+def spoken_pairs(work: Path, stage: nn.Module, encoder: Any, device: str) -> dict[str, Tensor]:
+    """What the diffusion model is trained on: `encoded_pairs`, what is said in them, and where it matters."""
+    stored = encoded_pairs(work, stage, device)
+    stored |= {"audio": spoken_windows(work, encoder, stored.pop("clip"), stored.pop("frame"))}
+    return stored | {"mask": region_weights().expand(len(stored["emotion"]), -1, -1, -1)}
 
 
 def masked_window() -> tuple[int, int, int, int]:

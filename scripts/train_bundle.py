@@ -27,11 +27,9 @@ from bundle_data import (
     Crops,
     Latents,
     draw_pairs,
-    encoded_pairs,
     masked_window,
     picture_sources,
-    region_weights,
-    spoken_windows,
+    spoken_pairs,
     window_pixels,
 )
 from bundle_spec import FIRST_STAGE, META, NETWORK, SCHEDULE, STEPS, conditioner_spec
@@ -256,9 +254,7 @@ def one_step(options: argparse.Namespace) -> None:
 def training_pairs(options: argparse.Namespace, stage: nn.Module) -> tuple[dict[str, Tensor], int]:
     """What the diffusion model reads, and the size of a feature of sound."""
     encoder = load_part(options, "speech", json.loads((options.work / "speech.json").read_text()))
-    stored = encoded_pairs(options.work, stage, options.device)
-    stored |= {"audio": spoken_windows(options.work, encoder, stored.pop("clip"), stored.pop("frame"))}
-    stored["mask"] = region_weights().expand(len(stored["emotion"]), -1, -1, -1)
+    stored = spoken_pairs(options.work, stage, encoder, options.device)
     return stored, int(encoder.feature_dim)
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -34,12 +34,13 @@ from talkface.data.base import ClipEntry, Corpus
 from talkface.data.features import FeatureStore
 from talkface.data.guides import GuideMaker
 from talkface.data.images import ALIGNMENTS, LandmarkCache, Photometry, align
+from talkface.data.references import same_pose_other_mouth
 from talkface.errors import TalkfaceError
 from talkface.media import to_tensor
 from talkface.portrait.blend import generation_mask
 
 _log = logging.getLogger(__name__)
-Reference = Literal["any", "thesis"]
+Reference = Literal["any", "pose", "thesis"]
 SOUND_MARGIN = 0.5  # seconds of `sound` before the first frame and after the last
 
 
@@ -82,9 +83,10 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         image_size: side of the pictures.
         mask_kind: lower_face, thesis or nose (see `portrait.blend.generation_mask`).
         alignment: `canonical` (the crop of inference) or `none` (frames are already cropped by a fixed box).
-        reference: `any` frame of the clip but the target; or `thesis`, uniform in [0, target + 60), which
-            may be the target itself, as the thesis' code draws it.
-        reference_distance: with `any`, prefer frames at least this many frames away when the clip has such.
+        reference: `any` frame of the clip but the target; `pose`, one in the same pose with another mouth (see
+            `references`); or `thesis`, uniform in [0, target + 60), which may be the target itself, as the thesis'
+            code draws it.
+        reference_distance: with `any` and `pose`, prefer frames at least this many frames away when the clip has such.
         jitter: strength of the random change of both crops (see `images.align`).
         independent_jitter: draw it separately for target and reference (False = the same change).
         photometric: strength of one common change of exposure, colour and sharpness of the pair.
@@ -119,8 +121,8 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         samples_per_clip: int = 1,
         seed: int = 0,
     ) -> None:
-        if reference not in ("any", "thesis"):
-            raise TalkfaceError(f"reference: {reference!r}; allowed any, thesis")
+        if reference not in get_args(Reference):
+            raise TalkfaceError(f"reference: {reference!r}; allowed {', '.join(get_args(Reference))}")
         if alignment not in ALIGNMENTS:
             raise TalkfaceError(f"alignment: {alignment!r}; allowed {', '.join(ALIGNMENTS)}")
         generation_mask(image_size, "lower_face" if mask_kind == "thesis" else mask_kind)
@@ -213,6 +215,9 @@ class TalkingDataset(Dataset[dict[str, torch.Tensor]]):
         allowed = numbers[distance >= max(1, self.reference_distance)]
         if len(allowed) == 0:
             allowed = numbers[distance == distance.max()]
+        if self.reference == "pose":
+            middle = frames[len(frames) // 2]
+            allowed = same_pose_other_mouth(self._landmarks(clip), middle, allowed)
         return int(rng.choice(allowed))
 
     def _crop(

@@ -25,7 +25,8 @@ class LipObjective:
     """Weighted terms of a film; nothing in it is trained, averaged or saved with a model.
 
     Args:
-        reader: a `talkface.experts.lipreading.LipReader`, or the file of one that `scripts/train_expert.py` wrote.
+        reader: a `talkface.experts.lipreading.LipReader`, or the file of one that `scripts/train_expert.py` wrote;
+            None: without.
         sync: a `talkface.experts.sync.SyncExpert`, or its file; None: without.
         perceptual: distance of pictures (N, 3, h, w) twice -> (N,); None: without.
         features: "frames": the reader's front end (the thesis); "sequence": its temporal encoder.
@@ -37,7 +38,7 @@ class LipObjective:
 
     def __init__(
         self,
-        reader: nn.Module | str,
+        reader: nn.Module | str | None,
         sync: nn.Module | str | None = None,
         perceptual: nn.Module | None = None,
         *,
@@ -56,10 +57,11 @@ class LipObjective:
             for name, one in given.items()
             if one is not None
         }
-        check_reader(self.experts["reader"])
+        if reader is not None:
+            check_reader(self.experts["reader"])
         self.features = features
         self.weights = {
-            "reading": reading,
+            "reading": 0.0 if reader is None else reading,
             "pixel": pixel,
             "perceptual": 0.0 if perceptual is None else perceptual_weight,
             "temporal": temporal,
@@ -74,7 +76,8 @@ class LipObjective:
 
     def check_rate(self, fps: float) -> None:
         """Raises: TalkfaceError: frames a second of the data that the reader was not trained at."""
-        check_reader(self.experts["reader"], fps)
+        if "reader" in self.experts:
+            check_reader(self.experts["reader"], fps)
 
     def terms(self, film: Tensor, shown: Tensor, true: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms that have a weight, unweighted, by name.

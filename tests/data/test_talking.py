@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from talkface.data import Corpus
 from talkface.data.features import FeatureStore, compute_features, encoder_key
 from talkface.data.order import EpochSampler
+from talkface.data.references import same_pose_other_mouth
 from talkface.data.talking import SOUND_MARGIN, TalkingDataset
 from talkface.errors import TalkfaceError
 
@@ -230,3 +231,31 @@ def test_refused_choices(train_corpus: Corpus, corpus_folder: Path) -> None:
         TalkingDataset(train_corpus, sequence_length=81)
     with pytest.raises(TalkfaceError, match="missing or unfinished"):
         FeatureStore(corpus_folder / "features" / "none")
+
+
+def test_a_reference_in_the_same_pose_with_another_mouth(train_corpus: Corpus) -> None:
+    points = np.random.default_rng(0).normal(size=(68, 2)) * 20 + 50
+    turned, spoke = np.zeros((68, 2)), np.zeros((68, 2))
+    turned[30] = (4, 0)  # the tip of the nose against the eyes
+    spoke[57] = (0, 4)  # the lower lip
+    amounts = [(0, 0), (0, 1), (0, 2), (0, 3), (5, 9), (5, 9), (5, 9), (5, 9)]
+    landmarks = np.stack([points + turn * turned + speak * spoke for turn, speak in amounts])
+    moved = 3 * landmarks[[0, 1, 2, 3, 4, 5, 6, 7]] + 7  # where the face is and how large says nothing
+    for found in (landmarks, moved):
+        assert same_pose_other_mouth(found, 0, np.arange(1, 7)).tolist() == [2, 3]
+    assert same_pose_other_mouth(landmarks, 4, np.array([0, 3, 5, 7])).tolist() == [5]
+    assert same_pose_other_mouth(landmarks, 4, np.array([6])).tolist() == [6]
+
+    data = {
+        rule: TalkingDataset(train_corpus, image_size=16, alignment="none", reference=rule)
+        for rule in ("any", "pose")
+    }
+    for key in range(12):
+        item, other = data["pose"][key], data["any"][key]
+        assert torch.equal(item["target"], other["target"])
+        clip = data["pose"].corpus.clips[int(item["clip"])]
+        found = train_corpus.read_truth(clip)["landmarks"]
+        frame = int(item["frame"])
+        allowed = np.delete(np.arange(clip.num_frames), frame)
+        chosen = same_pose_other_mouth(found, frame, allowed)
+        assert np.abs(chosen - grey(item["reference"])).min() <= 1

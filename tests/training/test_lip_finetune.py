@@ -203,7 +203,9 @@ def test_sound_of_the_middle_of_the_sequence_is_heard(monkeypatch: pytest.Monkey
         return windows(self, samples, rate, times)
 
     monkeypatch.setattr(SyncNetwork, "sound_windows", sound_windows)
-    objective = LipObjective(reader(), sync, reading=0.0, sync_weight=1.0)
+    objective = LipObjective(None, sync, sync_weight=1.0)
+    assert objective.guided_by == [fingerprint(sync)]
+    objective.check_rate(30.0)  # it is the reader that asks for a rate
     data = batch(1)
     film = data["target"].clone().requires_grad_(True)
     terms = objective.terms(film, film, film, data)
