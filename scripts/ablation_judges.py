@@ -1,11 +1,11 @@
 """What the rows of an ablation are judged by: rendered people and real films that none of them was trained on.
 
-Sequences of held-out rendered people are painted in one step, with the guide and without; half of them are told what the
-pipeline hears, half the exact articulation. The mouth is compared with the true picture (PSNR, LPIPS); a sync expert that
-guided no row tells how much nearer the film is to its own sound than to that of the other sequences. Real films (a few
-frames of each, in the middle) are dubbed with their own sound, with and without a guide (mouth PSNR, LPIPS), and their
-first frame is made to speak from sound alone, the paper's way; MediaPipe reads the lips of that film. Numbers are kept
-for each clip, so that rows are compared in pairs.
+Sequences of held-out rendered people are painted in one step, with the guide and without; half of them are told what
+the pipeline hears, half the exact articulation. The mouth is compared with the true picture (PSNR, LPIPS); a sync
+expert that guided no row tells how much nearer the film is to its own sound than to that of the other sequences. Real
+films (a few frames of each, in the middle) are dubbed with their own sound, with and without a guide (mouth PSNR,
+LPIPS), and their first frame is made to speak from sound alone, the paper's way; MediaPipe reads the lips of that film.
+Numbers are kept for each clip, so that rows are compared in pairs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ from talkface.portrait.sheet import sheet
 from talkface.training.sequences import in_range, per_frame
 from talkface.training.window import Window
 
-SPOKEN, DUBBED = (
-    slice(12, 52),
-    slice(24, 40),
-)  # frames of real films: a second and a half of speech, and a part of it
+# frames of real films: a second and a half of speech, and a part of it
+SPOKEN, DUBBED = slice(12, 52), slice(28, 40)
 GUIDES = {"alone": "inpainting", "guided": "refined"}
 Array = np.ndarray
 Numbers = dict[str, list[float]]
@@ -70,6 +68,7 @@ def judge_rows(
     path: Path, folders: Mapping[str, str], kept: str, measure: Callable[[Bundle, str], Numbers]
 ) -> None:
     """Measure the rows that `path` does not hold yet, or holds of other weights or of other data (`kept`)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for name, folder in folders.items():
         bundle = load_bundle(folder)
@@ -78,7 +77,6 @@ def judge_rows(
         if rows.get(name, {}).get("of") == of:
             continue
         rows[name] = {"of": of, "numbers": tidy(measure(bundle, name))}
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(rows))
         print(f"judged {path.stem}: {name}", flush=True)
