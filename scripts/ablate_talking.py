@@ -32,7 +32,7 @@ from lip_data import Sequences, draw_sequences
 from measuring import positive, run, save
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from talkface import TalkingFacePipeline
 from talkface.checkpoint import Bundle, instantiate, load_bundle, save_bundle
@@ -189,7 +189,7 @@ def digest(parts: dict[str, nn.Module]) -> str:
 
 def lesson(
     options: argparse.Namespace, row: Row, bundle: Bundle, parts: dict[str, nn.Module]
-) -> tuple[DiffusionModule, Dataset[dict[str, torch.Tensor]], int]:
+) -> tuple[DiffusionModule, Latents | Sequences, int]:
     """The module that trains a row, what it is trained on, and how many items of that a step takes."""
     perceptual = LPIPS("vgg", options.lpips_backbone) if options.lpips_backbone else None
     shared: dict[str, Any] = {
