@@ -193,7 +193,7 @@ def spoken_windows(work: Path, encoder: Any, clips: Tensor, frames: Tensor) -> T
     mean, std = encoder.mean.numpy(), encoder.std.numpy()
     offsets = np.arange(-WINDOW, WINDOW + 1) / WINDOW_RATE
     windows = np.zeros((len(clips), len(offsets), len(columns)), np.float16)
-    for number in range(len(corpus)):
+    for number in clips.unique().tolist():
         rows = np.flatnonzero(clips.numpy() == number)
         clip, meta = corpus.clips[number], corpus.read_meta(corpus.clips[number])
         times = np.array([clip.frame_time(int(frame)) for frame in frames[rows]])[:, None] + offsets
