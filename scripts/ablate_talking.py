@@ -30,7 +30,6 @@ from bundle_data import Latents, draw_pairs, encoded_pairs, masked_window, spoke
 from finetune_lips import Few
 from lip_data import Sequences, draw_sequences
 from measuring import positive, run, save
-from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -153,13 +152,13 @@ def train_row(options: argparse.Namespace, name: str) -> None:
         max_time=timedelta(minutes=options.minutes) if name == row.control else None,
         gradient_clip_val=1.0,
         callbacks=[EMAWeights(0.98)],
-        logger=CSVLogger(folder, name="log", version=""),
+        logger=False,  # it would write the perceptual network out as text, for a minute
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=5,
     )
     trainer.fit(module, loader)
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "bundle", ignore_errors=True)
     guided = module.objective.guided_by if isinstance(module, LipFinetuneModule) else []
     meta = bundle.meta | {"guided_by": [*bundle.meta.get("guided_by", []), *guided]}

@@ -53,7 +53,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "sync": "sync16.safetensors", "judge": "sync5.safetensors",
     }  # fmt: skip
     paths = [word for name, path in given.items() for word in (f"--{name}", str(folder / path))]
-    return [*paths, "--steps", "2", "--batch-size", "2", "--clips", "3", "--judged-clips", "2"]
+    return [*paths, "--steps", "2", "--batch-size", "2", "--clips", "2", "--judged-clips", "2"]
 
 
 @pytest.mark.timeout(900)  # half a minute of a quiet core
