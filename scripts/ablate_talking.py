@@ -245,9 +245,8 @@ def lesson(
 def judge(options: argparse.Namespace) -> None:
     """What the judges say of the start and of every row that is trained."""
     trained = [name for name in options.rows if (options.work / "rows" / name / "row.json").is_file()]
-    folders = {START: options.bundle} | {
-        name: str(options.work / "rows" / name / "bundle") for name in trained
-    }
+    folders = {name: str(options.work / "rows" / name / "bundle") for name in trained}
+    folders[START] = options.bundle
     perceptual = LPIPS("alex", options.judge_backbone) if options.judge_backbone else None
     judge_sequences(options.work, folders, options.judge, perceptual)
     if options.films:
