@@ -36,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from speech_windows import FRAMES, OUTPUTS, Windows, prepare
 from torch import nn
 
+from talkface.arguments import number
 from talkface.errors import TalkfaceError
 from talkface.experts.speech import ArticulationEncoder
 from talkface.training.speech import (
@@ -128,6 +129,7 @@ def train(
     peak_rate: float = PEAK_RATE,
     hard_noise: bool = False,
     consistency: float = 0.0,
+    share: float = 1.0,
 ) -> Path:
     """Trains for `time_budget` seconds, all runs together, after the head (a minute); resumes from `cache`/state.pt,
     with `start` from `cache`/continued.pt.
@@ -136,6 +138,7 @@ def train(
         start: weights of an encoder to go on from; the scale of its features is kept.
         peak_rate: highest learning rate.
         hard_noise, consistency: see `ArticulationTraining`; consistency 0: no second hearing.
+        share: how far what is written goes from `start` to what was trained, see `export`.
 
     Returns:
         `out`: the weights in float16, with the class and its arguments beside them in a `.json`.
@@ -199,9 +202,9 @@ def train(
             print(f"step {step} {done:.0%} {parts}", flush=True)
         if step % 100 == 0:
             save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
-            export(averaged, init, out, start)
+            export(averaged, init, out, start, share)
     save(state_path, learner, average, optimizer, step, spent + time.monotonic() - began)
-    export(averaged, init, out, start)
+    export(averaged, init, out, start, share)
     return out
 
 
@@ -223,16 +226,28 @@ def save(
     path.with_suffix(".tmp").rename(path)
 
 
-def export(learner: ArticulationTraining, init: dict[str, Any], out: Path, start: Path | None = None) -> None:
+def export(
+    learner: ArticulationTraining,
+    init: dict[str, Any],
+    out: Path,
+    start: Path | None = None,
+    share: float = 1.0,
+) -> None:
     """Writes the encoder alone, in float16, and its class and arguments beside it (`.json`).
 
-    Networks that read its features were trained with their scale: that of `start` is kept.
+    Networks that read its features were trained with their scale: that of `start` is kept. A `share` below 1 writes
+    weights between `start` (0) and the trained ones (1), which keep more of what `start` knew of clean sound for a
+    little of what was learnt (Wortsman et al. 2022, arXiv 2109.01903).
     """
     final = ArticulationEncoder(**init)
     learner.export_to(final)
     weights = {name: value.half().contiguous() for name, value in final.state_dict().items()}
     if start is not None:
         kept = load_file(start)
+        weights = {
+            name: torch.lerp(kept[name].float(), value.float(), share).half()
+            for name, value in weights.items()
+        }
         weights |= {name: kept[name] for name in ("mean", "std")}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, out)
@@ -259,6 +274,12 @@ def main() -> int:
     parser.add_argument(
         "--consistency", type=float, default=0.0, help="weight of agreeing with the clean sound"
     )
+    parser.add_argument(
+        "--share",
+        type=number(0, 1),
+        default=1.0,
+        help="how far to go from --start to what was trained, 0 to 1",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
@@ -273,6 +294,7 @@ def main() -> int:
             peak_rate=arguments.peak_rate,
             hard_noise=arguments.hard_noise,
             consistency=arguments.consistency,
+            share=arguments.share,
         )
     except TalkfaceError as error:
         print(f"talkface: error: {error}", file=sys.stderr)

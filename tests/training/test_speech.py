@@ -190,5 +190,8 @@ def test_training_goes_on_from_weights_and_keeps_the_scale_of_the_features(tmp_p
     step = torch.load(tmp_path / "continued.pt", weights_only=True)["step"]
     train_speech.train(tmp_path, out, 1.0, **arguments)  # the budget is used up: nothing is trained
     assert torch.load(tmp_path / "continued.pt", weights_only=True)["step"] == step >= 1
+    train_speech.train(tmp_path, out, 1.0, **arguments, share=0.5)  # written anew, half way
+    half = (weights["stem.weight"].float() + made["stem.weight"].float()) / 2
+    torch.testing.assert_close(load_file(out)["stem.weight"].float(), half, atol=1e-3, rtol=1e-3)
     with pytest.raises(TalkfaceError, match="--start"):
         train_speech.start_from(tmp_path / "none.safetensors", None, None)
