@@ -186,6 +186,8 @@ class Table:
             grid=None,
             start=self.options.start,
         )
+        if self.options.overshoot is not None:
+            settings = replace(settings, overshoot=self.options.overshoot)
         settings.check(self.pipeline.editor.schedule)
         return settings
 
@@ -326,6 +328,7 @@ def parser() -> argparse.ArgumentParser:
     add("--strengths", type=whole(1, 1000), nargs="+", default=STRENGTHS, help="default: 400 500 600")
     add("--inversion-guidance-scale", type=number(0, 50), help="default: as while denoising (the thesis)")
     add("--start", choices=STARTS, default="picture", help="what a guided model inverts (default: picture)")
+    add("--overshoot", type=number(0, 1000), help="of guidance beyond the guide (default: the bundle's)")
     add("--steps", type=positive, default=40, help="each way (default: 40)")
     add("--solver", choices=tuple(SOLVERS), default="ddim", help="default: ddim")
     add("--batch-size", type=positive, default=8, help="pictures in each network call (default: 8)")

@@ -108,7 +108,7 @@ def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterat
         yield
     finally:
         del pipeline.hear
-        FaceGuide.actions = own  # type: ignore[method-assign]  # as above
+        FaceGuide.actions = own  # type: ignore[method-assign]  # gives the class its own back
 
 
 def cell(value: Any, form: str = "{:.3f}") -> str:

@@ -9,13 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_RIGID = [
-    *range(27, 36),
-    36,
-    39,
-    42,
-    45,
-]  # nose and corners of the eyes: neither speech nor a blink moves them
+# nose and corners of the eyes: neither speech nor a blink moves them
+_RIGID = [*range(27, 36), 36, 39, 42, 45]
 _MOUTH = range(48, 68)
 
 
