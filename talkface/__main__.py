@@ -2,6 +2,6 @@
 
 import sys
 
-from talkface.cli import main
+from talkface.cli import entry
 
-sys.exit(main())
+sys.exit(entry())

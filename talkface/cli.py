@@ -27,6 +27,7 @@ from talkface.live import add_stream
 from talkface.neighbours import add_neighbours
 from talkface.reconstruct import add_reconstruct
 from talkface.sample_images import add_sample_images
+from talkface.startup import loading, program
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
 
@@ -36,6 +37,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise TalkfaceError(f"{message}; see: {self.prog} --help")
+
+
+def entry() -> int:
+    """The program `talkface`."""
+    with program():
+        return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -213,15 +220,16 @@ def _sample_video(options: argparse.Namespace) -> int:
     check_input("--audio", options.audio)
     check_input("--id", options.id)
     check_output(options.out, (options.audio, options.id))
-    from talkface.checkpoint import bundle_folder
+    with loading():
+        from talkface.checkpoint import bundle_folder
 
-    bundle_folder(options.bundle)
-    from tqdm import tqdm
+        bundle_folder(options.bundle)
+        from tqdm import tqdm
 
-    from talkface.media import VideoWriter, is_video
-    from talkface.pipelines.talking_face import TalkingFacePipeline
+        from talkface.media import VideoWriter, is_video
+        from talkface.pipelines.talking_face import TalkingFacePipeline
 
-    pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
+        pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
     kind = "film" if is_video(options.id) else "image"
     result = pipeline(
         options.audio,
@@ -301,4 +309,4 @@ def _version(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

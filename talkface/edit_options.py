@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from talkface.arguments import check_input, number, whole
 from talkface.errors import TalkfaceError
+from talkface.startup import loading
 
 if TYPE_CHECKING:
     from talkface.pipelines.emotion_edit import EmotionEditPipeline
@@ -121,6 +122,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show tracebacks")
 
 
+@loading()
 def make_pipeline(options: argparse.Namespace) -> EmotionEditPipeline:
     """The pipeline that --bundle or --checkpoint, --adapter and machine options ask for. Raises: TalkfaceError."""
     if options.checkpoint is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from talkface.arguments import add_liveliness, check_input, check_output, frame_rate, number, whole
 from talkface.errors import TalkfaceError
+from talkface.startup import loading
 
 
 def add_stream(verbs: argparse._SubParsersAction) -> None:
@@ -95,14 +96,15 @@ def _stream(options: argparse.Namespace) -> int:
         raise TalkfaceError(
             "--out -: the standard output is a terminal; pipe it into a player, or name a film"
         )
-    from talkface.checkpoint import bundle_folder
+    with loading():
+        from talkface.checkpoint import bundle_folder
 
-    bundle_folder(options.bundle)
-    from talkface.media.pcm import read_pcm
-    from talkface.media.sound import SoundQueue
-    from talkface.pipelines.talking_face import TalkingFacePipeline
+        bundle_folder(options.bundle)
+        from talkface.media.pcm import read_pcm
+        from talkface.media.sound import SoundQueue
+        from talkface.pipelines.talking_face import TalkingFacePipeline
 
-    pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
+        pipeline = TalkingFacePipeline.from_pretrained(options.bundle, options.device, options.precision)
     queue = SoundQueue()
 
     def chunks() -> Iterator[Any]:

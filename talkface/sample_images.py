@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from talkface.arguments import check_input, number, whole
 from talkface.errors import TalkfaceError
+from talkface.startup import loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,6 +124,7 @@ def choose_emotions(given: list[str], known: list[str]) -> list[str]:
     return list(dict.fromkeys(one for name in names for one in (known if name == "all" else [name])))
 
 
+@loading()
 def _pipeline(options: argparse.Namespace) -> EmotionPipeline:
     if options.checkpoint is None:
         from talkface.checkpoint import bundle_folder

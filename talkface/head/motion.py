@@ -103,8 +103,9 @@ class LivingHead:
         # the film begins with the photograph as it is
         start = np.clip(times / 1.5, 0.0, 1.0) ** 2
         stress = _at(emphasis, times) * start
+        blinks = self._blinks(times)
         for side in ("eyeBlinkLeft", "eyeBlinkRight"):
-            actions[:, _INDEX[side]] = self._blinks(times)
+            actions[:, _INDEX[side]] = blinks
         # one time it is the brows that stress a word, one time a nod
         raised = style.brows * stress * np.clip(0.55 + 0.45 * mood, 0.0, 1.0)
         for name, share in (("browInnerUp", 1.0), ("browOuterUpLeft", 0.8), ("browOuterUpRight", 0.8)):
