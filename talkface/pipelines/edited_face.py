@@ -18,6 +18,7 @@ from talkface.pipelines.face_painter import keep_colours
 from talkface.pipelines.sources import find_in_picture
 from talkface.portrait.blend import face_mask, mouth_area, paste
 from talkface.portrait.crop import AlignedCrop, alignment_matrix
+from talkface.portrait.toning import toning_of
 
 SMALLEST_PICTURE = 32
 
@@ -117,6 +118,8 @@ def laid_over(
     free = torch.from_numpy(mouth_area(edited.shape[-1]))[None, None]
     change = keep_colours((edited - plain).cpu(), free)
     change = F.interpolate(change, size=(face.crop.size, face.crop.size), mode="bicubic", align_corners=False)
-    crop = to_uint8(under + change)[0]
+    crop, toning = to_uint8(under + change)[0], toning_of(face.crop.image)
+    if toning is not None:
+        crop = toning(crop)
     image = paste(face.picture, crop, face.crop, face.mask)
     return EditedPicture(image, crop, to_uint8(edited)[0], source, target)

@@ -17,6 +17,7 @@ from talkface.pipelines.liveliness import LivePicture
 from talkface.pipelines.sources import FoundFace, Shot
 from talkface.portrait.blend import ColourMatcher, PlaceOfCrop, blend_mask
 from talkface.portrait.crop import AlignedCrop
+from talkface.portrait.toning import toning_of
 
 
 @dataclass
@@ -66,7 +67,7 @@ def paste_frames(
     picture here."""
     first = painter.references.first
     mask = blend_mask(first.size)
-    match = ColourMatcher()
+    match, toning = ColourMatcher(), toning_of(first.image)
     square = first.image
     place: PlaceOfCrop | None = None
     if ahead:
@@ -78,7 +79,7 @@ def paste_frames(
             result.frames_without_face += 1
             yield square if crop_only else shot.picture
             continue
-        matched = match(painted, shot.crop.image)
+        matched = match(painted if toning is None else toning(painted), shot.crop.image)
         if crop_only and alive is None:
             square = paste_square(shot.crop.image, matched, mask)
             yield square

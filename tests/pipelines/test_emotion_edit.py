@@ -226,6 +226,20 @@ def test_a_photograph_keeps_its_own_pixels_where_nothing_changed(
     assert difference.max() <= 3  # although first stage and small size keep nothing of the noise
 
 
+def test_a_photograph_without_colours_stays_without(
+    pipeline: EmotionEditPipeline, draw_faces: Callable[..., np.ndarray]
+) -> None:
+    face = pipeline.cut(draw_faces(160, 240, [(60, 20, 128)]))
+    grey = np.repeat(face.picture.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
+    from talkface.portrait.crop import AlignedCrop
+
+    face = replace(face, picture=grey, crop=AlignedCrop.from_matrix(grey, face.crop.matrix, face.crop.size))
+    settings = replace(FEW, guidance_scale=9.0)
+    edited = next(iter(pipeline([face], ["happy"], source="sad", settings=settings)))[0].image
+    assert (edited != grey).any()
+    assert (edited == edited[..., :1]).all()
+
+
 def test_aligned_pictures_are_taken_as_they_are(pipeline: EmotionEditPipeline) -> None:
     rng = np.random.default_rng(1)
     for side in (32, 40, 100):

@@ -14,6 +14,7 @@ import torch
 
 from talkface.checkpoint import Bundle, instantiate, load_bundle, save_bundle
 from talkface.errors import TalkfaceError
+from talkface.experts.faces import KnownLandmarks
 from talkface.media import Audio, VideoReader, VideoWriter
 from talkface.pipelines import talking_film
 from talkface.pipelines.talking_face import TalkingFacePipeline
@@ -75,6 +76,18 @@ def test_random_methods_obey_the_seed_too(tiny_pipeline, picture, options):
     sound = syllables(0.5)
     first, second = (frames(tiny_pipeline(sound, picture, batch_size=size, **options)) for size in (1, 8))
     assert np.array_equal(first, second)
+
+
+def test_a_photograph_without_colours_speaks_without_colours(tiny_bundle, drawn_face_finder, picture):
+    points = drawn_face_finder.find(picture)[0].points
+    grey = np.repeat(picture.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
+    pipeline = TalkingFacePipeline(load_bundle(tiny_bundle), "fp32", KnownLandmarks(points))
+    sound = syllables(0.2)
+    made = frames(pipeline(sound, grey))
+    assert (made != grey).any()
+    assert (made == made[..., :1]).all()
+    coloured = frames(pipeline(sound, picture))
+    assert (coloured != coloured[..., :1]).any()
 
 
 def test_a_result_can_be_iterated_again(tiny_pipeline, picture):
