@@ -1,4 +1,4 @@
-"""How fast is a talking face: the bundle stage by stage, start-up, memory, and the paper's network size.
+"""How fast is a talking face: the bundle stage by stage, whole commands, memory, and the paper's network size.
 
     python scripts/bench_talking.py                      # everything; the 10-minute sound takes longest
     python scripts/bench_talking.py --quick              # shorter sounds, fewer rounds
@@ -36,7 +36,7 @@ from talkface.pipelines.face_guide import FaceGuide
 from talkface.portrait.blend import ColourMatcher, PlaceOfCrop
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("bundle", "startup", "memory", "paper")
+SECTIONS = ("bundle", "command", "startup", "memory", "paper")
 STAGES = ("find face", "speech", "guide", "encode", "sample", "decode", "paste", "write film")
 FIRST_FRAME = """
 import sys
@@ -133,6 +133,27 @@ def bench_bundle(options: argparse.Namespace, picture: Path, folder: Path) -> tu
     return "\n".join(lines), rows
 
 
+def bench_command(options: argparse.Namespace, picture: Path, folder: Path) -> tuple[str, Any]:
+    """`talkface sample-video` from typing to the finished film, in turns for the sound as it is and for 20 s of it."""
+    sounds = {"as it is": options.sound, "20 s": write_sound(folder / "command.wav", options.sound, 20)}
+    seconds: dict[str, list[float]] = {name: [] for name in sounds}
+    for _ in range(1 if options.quick else 5):
+        for name, sound in sounds.items():
+            arguments = ["--audio", str(sound), "--id", str(picture), "--out", str(folder / "command.mp4")]
+            command = [sys.executable, "-m", "talkface", "sample-video", *arguments]
+            command += ["--bundle", options.bundle, "--device", "cpu", "--precision", options.precision]
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds[name].append(time.perf_counter() - start)
+    lines = ["| sound | film | seconds, median | least | frames/s, median |", "|---|---|---|---|---|"]
+    for name, sound in sounds.items():
+        length, median = read_audio(sound).duration, float(np.median(seconds[name]))
+        lines.append(
+            f"| {name} | {length:.2f} s | {median:.2f} | {min(seconds[name]):.2f} | {25 * length / median:.1f} |"
+        )
+    return "\n".join(lines), {"seconds": seconds}
+
+
 def bench_startup(options: argparse.Namespace, picture: Path, folder: Path) -> tuple[str, Any]:
     """New process to first frame, three times; the first also reads the files from the disk."""
     sound = write_sound(folder / "startup.wav", options.sound, 10)
@@ -177,6 +198,14 @@ def bench_paper(options: argparse.Namespace) -> tuple[str, Any]:
     return paper_table(thesis, ours), {"thesis": vars(thesis), **figures}
 
 
+WORK = {
+    "bundle": bench_bundle,
+    "command": bench_command,
+    "startup": bench_startup,
+    "memory": bench_memory,
+}
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
@@ -209,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
             if section == "paper":
                 text, figures = bench_paper(options)
             else:
-                work = {"bundle": bench_bundle, "startup": bench_startup, "memory": bench_memory}[section]
+                work = WORK[section]
                 text, figures = work(options, picture, folder)
             report[section] = figures
             print(f"\n{section}\n\n{text}", flush=True)

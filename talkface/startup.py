@@ -1,8 +1,9 @@
 """Starting and leaving the program without waiting for the garbage collector.
 
 torch makes about a million objects when it is imported, which live until the end. The collector goes through them
-again and again while they are made, and once more at the end, which takes about a second. Only the command line does this: what its process holds when networks are loaded stays anyway. A program
-that imports talkface keeps its collector as it is.
+again and again while they are made, and once more at the end, which takes about a second. Only the command line does
+this: what its process holds when networks are loaded stays anyway. A program that imports talkface keeps its
+collector as it is.
 """
 
 from __future__ import annotations

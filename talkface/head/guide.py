@@ -19,6 +19,7 @@ from torch import Tensor
 
 from talkface.head.fit import FittedHead
 from talkface.head.inside import COLOURS, GUM, light_inside, lip_line, tooth_pattern
+from talkface.head.light import light_on, luminance
 from talkface.head.lookup import colours_at, linear_colours
 from talkface.head.model import PARTS, HeadModel
 from talkface.head.raster import Fragments, Window, rasterize_fragments
@@ -33,7 +34,6 @@ _TEETH = ("upper_teeth", "lower_teeth")
 _INSIDE = ("mouth", "tongue", *_TEETH)
 _TOOTH_WIDTH, _TOOTH_GAP = 0.0078, 0.25
 _LIP_MARGIN = 0.012  # of the picture's side
-_SKIN_LIGHTNESS = 0.28  # linear luminance of average skin in even light
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,10 @@ class Guide:
         places = seen * (2.0 / images.shape[-1]) - 1.0
         skin = linear_colours(images, places[:, self.skin])
         brightness = skin.quantile(0.7, dim=1)
-        # half of what skin is darker or lighter than average is its own colour, half the light's
-        light = (brightness / brightness.mean(1, keepdim=True).clamp(min=1e-3)) ** 0.3
-        lightness = brightness @ brightness.new_tensor([0.2126, 0.7152, 0.0722])
-        light = light * (lightness / _SKIN_LIGHTNESS)[:, None] ** 0.6
+        light = light_on(brightness)
         teeth, tint = torch.zeros_like(images[:, :1]), torch.ones_like(light)
         if points is not None:
-            teeth, tint = own_teeth(images, points.to(seen), light, lightness)
+            teeth, tint = own_teeth(images, points.to(seen), light, luminance(brightness))
         return GuideSource(fitted, images, places, light, teeth, tint, self._opening(shaped))
 
     def _opening(self, shaped: Tensor) -> Tensor:

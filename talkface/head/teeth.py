@@ -23,8 +23,11 @@ def own_teeth(images: Tensor, points: Tensor, light: Tensor, skin: Tensor) -> tu
     """
     size = images.shape[-1]
     linear = ((images + 1.0) / 2.0).clamp(0, 1) ** 2.2
-    brightest, darkest = linear.amax(1), linear.amin(1)
-    pale = step((brightest - darkest) / brightest.clamp(min=1e-3), 0.60, 0.45)
+    brightest = linear.amax(1)
+    # pale in white light: lamps and cameras make teeth as yellow as they make the skin
+    balanced = linear / light[:, :, None, None].clamp(min=1e-3)
+    most, least = balanced.amax(1), balanced.amin(1)
+    pale = step((most - least) / most.clamp(min=1e-3), 0.60, 0.45)
     bright = step(brightest / skin.clamp(min=1e-3)[:, None, None], 0.35, 0.6)
     seen = pale * bright * _between_the_lips(points, size, 0.004 * size)
     tints = torch.ones_like(light)

@@ -143,6 +143,26 @@ def test_teeth_that_the_photograph_shows_are_its_own(photograph, actions):
     assert float((own[0] - own[1])[:, 1:].abs().mean()) < 0.03
 
 
+def test_teeth_are_found_in_coloured_light_too(photograph, actions):
+    """Under an orange lamp they are as orange as skin in white light; lips are redder still."""
+    head, fitter, guide, *_ = photograph
+    smile = actions(mouthSmile=0.6, mouthUpperUp=0.8, mouthLowerDown=0.4, jawOpen=0.12)
+    drawn = render(head, sample_person(5, head), smile, None, Scene(3, jitter=0.0, face_scale=1.0), size=SIZE)
+    linear = (drawn.images.permute(0, 3, 1, 2).float() / 255.0) ** 2.2
+    points = drawn.landmarks.float()
+    lamp = torch.tensor([1.25, 0.8, 0.35])[None, :, None, None]
+    white, orange = (
+        guide.source((linear * part).clamp(0, 1) ** (1 / 2.2) * 2 - 1, fitter(points), points)
+        for part in (torch.ones(1, 3, 1, 1), lamp)
+    )
+    found, again = white.teeth > 0.5, orange.teeth > 0.5
+    assert int(found.sum()) > 10
+    assert float((found & again).sum() / (found | again).sum()) > 0.8
+    teeth = [source.light * source.teeth_tint for source in (white, orange)]
+    ratio = teeth[1] / teeth[0]
+    torch.testing.assert_close(ratio[:, 0] / ratio[:, 2], torch.tensor([1.25 / 0.35]), atol=1.0, rtol=0)
+
+
 def test_a_mouth_that_shows_no_teeth_has_none_of_its_own(photograph):
     _, _, guide, picture, points, fitted = photograph
     source = guide.source(picture, fitted, points)
