@@ -3,8 +3,9 @@
 Every clip of a split is dubbed by each bundle, and a reader that guided none of them reads the mouths, cut by the exact
 landmarks of the real film: character and viseme error, and the cosine distance of its front end's features to those of
 the real film, which tells differences that a weak reader cannot spell. PSNR, SSIM and LPIPS are of the mouth. Rows
-besides the bundles: the real film, the real film of the next clip (what a mouth that says something else scores), and
-the guide alone of the first bundle.
+besides the bundles: the real film, the real film of the next clip (what a mouth that says something else scores),
+the guide alone of the first bundle, and both it and the first bundle told the exact articulation instead of the sound:
+the ceiling of all that draws and paints, which leaves what hearing costs.
 
     python scripts/evaluate_lips.py --corpus corpora/synth --judge reader1.safetensors --bundle default runs/lips/bundle
 """
@@ -12,9 +13,12 @@ the guide alone of the first bundle.
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +30,12 @@ from torch import Tensor
 
 from talkface import TalkingFacePipeline
 from talkface.data.base import ClipEntry, Corpus
+from talkface.data.synthetic.visemes import SpeakingStyle, speech_actions
 from talkface.errors import TalkfaceError
 from talkface.experts.mouth_crop import mouth_crops
 from talkface.experts.registry import check_judge, load_expert
 from talkface.experts.vision import LPIPS
+from talkface.head.model import ACTIONS
 from talkface.media import Audio, exact_rate, to_tensor, write_image
 from talkface.media.output import replacing
 from talkface.pipelines.film_rows import write_lossless
@@ -38,12 +44,14 @@ from talkface.portrait.sheet import sheet
 
 Array = np.ndarray
 REAL, OTHER, GUIDE = "real film", "next clip's mouth", "guide alone"
+EXACT = ", exact articulation"
 DRAWS = 2000
 
 
 @dataclass
 class Spoken:
-    """A real film: frames uint8 (T, H, W, 3), landmarks (T, 68, 2), sound, (text, visemes) that are said."""
+    """A real film: frames uint8 (T, H, W, 3), landmarks (T, 68, 2), sound, (text, visemes) that are said, and what its
+    speaker's mouth does for them, `exact` (times -> actions (N, 52))."""
 
     name: str
     frames: Array
@@ -51,6 +59,7 @@ class Spoken:
     sound: Audio
     fps: float
     said: tuple[str, str]
+    exact: Callable[[Array], Array]
 
 
 def read_clip(corpus: Corpus, clip: ClipEntry) -> Spoken:
@@ -58,12 +67,30 @@ def read_clip(corpus: Corpus, clip: ClipEntry) -> Spoken:
     frames = np.stack([corpus.read_frame(clip, number) for number in range(clip.num_frames)])
     landmarks = corpus.read_truth(clip, ("landmarks",))["landmarks"]
     sound = Audio(corpus.read_audio(clip), corpus.sample_rate)
-    return Spoken(clip.id, frames, landmarks, sound, clip.fps, as_said(corpus, clip))
+    meta = corpus.read_meta(clip)
+    style = SpeakingStyle.sample(meta["plan"]["person_seed"])
+    exact = partial(speech_actions, meta["phonemes"], style=style)
+    return Spoken(clip.id, frames, landmarks, sound, clip.fps, as_said(corpus, clip), exact)
 
 
-def dub(pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
-    """The film dubbed with its own sound, uint8 like its frames. Frames beyond the sound stay as they are."""
-    with tempfile.TemporaryDirectory() as folder:
+@contextmanager
+def told(pipeline: Any, film: Spoken) -> Iterator[None]:
+    """Inside, the pipeline is told what the speaker's mouth does, as its own encoder would tell it, whatever it hears."""
+    speech = pipeline.speech
+    count = speech.num_features(len(film.sound.samples))
+    actions = film.exact((np.arange(count) + 0.5) / speech.feature_rate)
+    features = speech.from_actions(torch.from_numpy(actions).to(speech.mean), ACTIONS).cpu()
+    pipeline.hear = lambda sound: features
+    try:
+        yield
+    finally:
+        del pipeline.hear
+
+
+def dub(pipeline: Any, film: Spoken, guide: str | None, seed: int, exact: bool = False) -> Array:
+    """The film dubbed with its own sound, or the `exact` articulation; uint8 like its frames. Frames beyond the sound
+    stay as they are."""
+    with tempfile.TemporaryDirectory() as folder, told(pipeline, film) if exact else nullcontext():
         path = Path(folder) / "film.mkv"
         write_lossless(path, film.frames, exact_rate(film.fps))
         with pipeline(film.sound, film=path, guide=guide, seed=seed).frames() as frames:
@@ -71,13 +98,18 @@ def dub(pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
     return np.concatenate([made, film.frames[len(made) :]])
 
 
-def kept(folder: Path, pipeline: Any, film: Spoken, guide: str | None, seed: int) -> Array:
-    """`dub`, or what it made the last time with the same weights."""
-    network = json.loads((pipeline.bundle.folder / "bundle.json").read_text())["parts"]["network"]["sha256"]
-    path = folder / f"{film.name}-{guide or 'default'}-{network[:12]}-{seed}.npy"
+def fingerprint(pipeline: Any) -> str:
+    """Of all weights and settings of a pipeline's bundle."""
+    return hashlib.sha256((pipeline.bundle.folder / "bundle.json").read_bytes()).hexdigest()[:12]
+
+
+def kept(folder: Path, pipeline: Any, film: Spoken, guide: str | None, seed: int, exact: bool = False) -> Array:
+    """`dub`, or what it made the last time with the same bundle."""
+    names = [film.name, guide or "default", *(["exact"] if exact else []), fingerprint(pipeline), str(seed)]
+    path = folder / f"{'-'.join(names)}.npy"
     if path.is_file():
         return np.load(path)
-    made = dub(pipeline, film, guide, seed)
+    made = dub(pipeline, film, guide, seed, exact)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, made)
@@ -155,8 +187,11 @@ def main() -> int:
     rows: dict[str, list[Array]] = {REAL: [film.frames for film in films]}
     folder = options.out / "films"
     rows[GUIDE] = [kept(folder, first, film, "warp", options.seed) for film in films]
+    rows[GUIDE + EXACT] = [kept(folder, first, film, "warp", options.seed, exact=True) for film in films]
     for name, pipeline in pipelines.items():
         rows[name] = [kept(folder, pipeline, film, None, options.seed) for film in films]
+    ceiling = options.bundle[0] + EXACT
+    rows[ceiling] = [kept(folder, first, film, None, options.seed, exact=True) for film in films]
     results: dict[str, Any] = {}
     seen: list[Tensor] = []
     for name, made in rows.items():

@@ -19,8 +19,11 @@ from talkface.experts.speech_level import LoudFrames, frame_power
 
 __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
 
-_HELD = {"mouthPress": 0.30, "mouthRollLower": 0.55}  # actions of closed lips, as p, b, m (f, v) have them
+_PRESS, _ROLL = "mouthPress", "mouthRollLower"
+_HELD = {_PRESS: 0.30, _ROLL: 0.55}  # actions of closed lips, as p, b, m (f, v) have them
+_ROLLED = 0.22  # of a full `_ROLL`, what lips that are pressed together have; the rest is a lip tucked under the teeth
 _OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
+_PARTS_TEETH = ("jawOpen", "mouthUpperUp")  # of these, what f and v show: the upper lip raised off the teeth
 # of `_HELD` together: from where on lips are closed. What is told of a short closure is a mean over lips that are held
 # together and lips that are not: a missed one is seen, one too many at d or n hardly. They close by degrees from 0
 # on, since noise in the sound would make a threshold flutter.
@@ -208,7 +211,8 @@ class ArticulationEncoder(SpeechEncoder):
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
         """Features (..., D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that are
-        likely held together, and what is told of digital silence taken for nothing.
+        likely held together, and what is told of digital silence taken for nothing. A lower lip that is tucked for f
+        and v closes against the teeth: jaw and upper lip stay as told.
 
         What is predicted from sound is a mean over ways to say it. It moves less than any of them; where the lips meet
         for p, b and m, or not quite, it leaves them half open; and so it does in pauses, where some breathe.
@@ -219,12 +223,17 @@ class ArticulationEncoder(SpeechEncoder):
         actions = actions - rest * (1.0 - 0.5 * (actions / rest.clamp(min=1e-6) - 1.0)).clamp(0.0, 1.0)
         actions = gain * actions.clamp(min=0.0)
         column = {name: number for number, name in enumerate(self.actions)}
-        held = sum(actions[..., column[name]] / full for name, full in _HELD.items() if name in column)
-        if isinstance(held, Tensor):
-            likely = (held / _SURE).clamp(0.0, 1.0)
-            keep = 1.0 - 0.9 * likely * likely * (3.0 - 2.0 * likely)
-            opening = [column[name] for name in _OPENING if name in column]
-            actions[..., opening] = actions[..., opening] * keep[..., None]
+        zero = torch.zeros_like(actions[..., 0])
+        press, roll = (
+            actions[..., column[name]] / full if name in column else zero for name, full in _HELD.items()
+        )
+        held = press + roll
+        likely = (held / _SURE).clamp(0.0, 1.0)
+        closed = 0.9 * likely * likely * (3.0 - 2.0 * likely)
+        pressed = 1.0 - (roll - _ROLLED * press).clamp(min=0.0) / held.clamp(min=1e-6)
+        for name in set(_OPENING) & set(column):
+            keep = 1.0 - closed * (pressed if name in _PARTS_TEETH else 1.0)
+            actions[..., column[name]] = actions[..., column[name]] * keep
         return (actions - self.mean) / self.std
 
     @torch.no_grad()

@@ -150,6 +150,19 @@ def test_lips_that_are_likely_held_together_close():
     torch.testing.assert_close(press, actions[:, 1])
 
 
+def test_a_tucked_lip_leaves_jaw_and_upper_lip_as_told():
+    names = ["jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthPress", "mouthRollLower"]
+    encoder = silent_encoder(*names)
+    told = torch.tensor(
+        [[0.2, 0.15, 0.1, 0.30, 0.12], [0.2, 0.15, 0.1, 0.0, 0.55], [0.2, 0.15, 0.1, 0.15, 0.33]]
+    )
+    pressed, tucked, either = encoder.amplified(told, 1.0)
+    torch.testing.assert_close(pressed[:3], 0.1 * told[0, :3], atol=2e-3, rtol=0)  # p, b, m close
+    torch.testing.assert_close(tucked[:2], told[1, :2])  # f, v: the teeth show over the lip
+    assert float(tucked[2]) == pytest.approx(0.01)
+    assert float(pressed[1]) < float(either[1]) < float(tucked[1])
+
+
 @pytest.fixture(scope="module")
 def tiny_wav2vec2(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
