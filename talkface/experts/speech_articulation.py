@@ -28,6 +28,9 @@ _PARTS_TEETH = ("jawOpen", "mouthUpperUp")  # of these, what f and v show: the u
 # together and lips that are not: a missed one is seen, one too many at d or n hardly. They close by degrees from 0
 # on, since noise in the sound would make a threshold flutter.
 _SURE = 0.45
+# features on each side among which a closure has its middle: before and after it lips close as far as they are told,
+# in parts of that, or every closure would take twice its time and the vowels beside it would go
+_MIDDLE = 3
 _HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
 
 
@@ -125,6 +128,12 @@ class _Block(nn.Module):
         return x + self.mix(self.dropout(F.gelu(self.spread(y))))
 
 
+def _highest(values: Tensor, reach: int) -> Tensor:
+    """(..., T): the highest of each value of (..., T), at least 0, and `reach` beside it on both sides."""
+    flat = F.max_pool1d(values.reshape(-1, 1, values.shape[-1]), 2 * reach + 1, stride=1, padding=reach)
+    return flat.reshape(values.shape)
+
+
 class ArticulationEncoder(SpeechEncoder):
     """The bundled encoder: log-mel -> strided convolution -> dilated residual convolutions -> mouth actions
     at 50 Hz.
@@ -164,7 +173,7 @@ class ArticulationEncoder(SpeechEncoder):
         self.actions = tuple(actions)
         self.feature_dim = len(self.actions)
         self.reach = sum(dilations) + 2  # features on each side
-        self.context_seconds = (self.reach + 2) / self.feature_rate
+        self.context_seconds = (self.reach + _MIDDLE + 2) / self.feature_rate  # of `amplified`, too
         self.mel = _LogMel(bands)
         self.stem = nn.Conv1d(bands, channels, 4, stride=2, padding=1)
         self.blocks = nn.ModuleList(_Block(channels, dilation, dropout) for dilation in dilations)
@@ -210,9 +219,9 @@ class ArticulationEncoder(SpeechEncoder):
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
-        """Features (..., D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that are
+        """Features (..., T, D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that are
         likely held together, and what is told of digital silence taken for nothing. A lower lip that is tucked for f
-        and v closes against the teeth: jaw and upper lip stay as told.
+        and v closes against the teeth: jaw and upper lip stay as told. It looks 60 ms ahead and back.
 
         What is predicted from sound is a mean over ways to say it. It moves less than any of them; where the lips meet
         for p, b and m, or not quite, it leaves them half open; and so it does in pauses, where some breathe.
@@ -229,7 +238,7 @@ class ArticulationEncoder(SpeechEncoder):
         )
         held = press + roll
         likely = (held / _SURE).clamp(0.0, 1.0)
-        closed = 0.9 * likely * likely * (3.0 - 2.0 * likely)
+        closed = 0.9 * likely * likely * (3.0 - 2.0 * likely) * held / _highest(held, _MIDDLE).clamp(min=1e-6)
         pressed = 1.0 - (roll - _ROLLED * press).clamp(min=0.0) / held.clamp(min=1e-6)
         for name in set(_OPENING) & set(column):
             keep = 1.0 - closed * (pressed if name in _PARTS_TEETH else 1.0)
