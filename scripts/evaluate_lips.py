@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from expert_lipreading import as_said, error_rates, read_all
-from measuring import markdown, positive, run, save
+from measuring import dictation, markdown, positive, run, save
 from torch import Tensor
 
 from talkface import TalkingFacePipeline
@@ -35,7 +35,6 @@ from talkface.errors import TalkfaceError
 from talkface.experts.mouth_crop import mouth_crops
 from talkface.experts.registry import check_judge, load_expert
 from talkface.experts.vision import LPIPS
-from talkface.head.model import ACTIONS
 from talkface.media import Audio, exact_rate, to_tensor, write_image
 from talkface.media.output import replacing
 from talkface.pipelines.film_rows import write_lossless
@@ -76,10 +75,9 @@ def read_clip(corpus: Corpus, clip: ClipEntry) -> Spoken:
 @contextmanager
 def told(pipeline: Any, film: Spoken) -> Iterator[None]:
     """Inside, the pipeline is told what the speaker's mouth does, as its own encoder would tell it, whatever it hears."""
-    speech = pipeline.speech
-    count = speech.num_features(len(film.sound.samples))
-    actions = film.exact((np.arange(count) + 0.5) / speech.feature_rate)
-    features = speech.from_actions(torch.from_numpy(actions).to(speech.mean), ACTIONS).cpu()
+    rate = pipeline.speech.feature_rate
+    count = pipeline.speech.num_features(len(film.sound.samples))
+    features = dictation(pipeline.speech, film.exact((np.arange(count) + 0.5) / rate), rate)
     pipeline.hear = lambda sound: features
     try:
         yield

@@ -173,7 +173,8 @@ class ArticulationEncoder(SpeechEncoder):
         self.actions = tuple(actions)
         self.feature_dim = len(self.actions)
         self.reach = sum(dilations) + 2  # features on each side
-        self.context_seconds = (self.reach + _MIDDLE + 2) / self.feature_rate  # of `amplified`, too
+        # what `amplified` looks beside itself is in it: the layers reach no farther than sum(dilations) + 1
+        self.context_seconds = (self.reach + 2) / self.feature_rate
         self.mel = _LogMel(bands)
         self.stem = nn.Conv1d(bands, channels, 4, stride=2, padding=1)
         self.blocks = nn.ModuleList(_Block(channels, dilation, dropout) for dilation in dilations)

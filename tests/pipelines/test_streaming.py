@@ -120,6 +120,26 @@ def live_features(speech, samples: np.ndarray, lookahead: float, level: torch.Te
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize("size", [160, 4801])
+def test_closures_at_the_borders_of_chunks_are_those_of_the_whole_sound(size):
+    torch.manual_seed(0)
+    names = ["jawOpen", "mouthPress", "mouthUpperUp"]
+    speech = ArticulationEncoder(names, channels=16, dilations=(1, 2), bands=20).eval()
+    samples = syllables(2.0)
+    with torch.no_grad():
+        plain = speech.encode_long(torch.from_numpy(samples))  # in one piece
+        whole = speech.amplified(plain, 1.0)
+    speech.chunk_seconds = 0.1
+    sound = LiveSound(
+        cut(samples, size), speech, group=4, lookahead=None, level=speech.level(torch.from_numpy(samples)[None]),
+        device=torch.device("cpu"), amplified=lambda features: speech.amplified(features, 1.0),
+    )  # fmt: skip
+    for shot in sound.shots(NOBODY, Fraction(25), 0.0):
+        rows = torch.tensor([2 * shot.index, 2 * shot.index + 1])
+        torch.testing.assert_close(sound.features[rows], whole[rows], atol=1e-5, rtol=0)
+    assert float((whole - plain).abs().max()) > 0.05, "lips close somewhere"
+
+
 def test_features_come_nearer_to_those_of_the_whole_sound_the_farther_it_looks_ahead():
     speech, samples = encoder(), syllables(3.0)
     with torch.no_grad():
