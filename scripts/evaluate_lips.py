@@ -74,7 +74,7 @@ def read_clip(corpus: Corpus, clip: ClipEntry) -> Spoken:
 
 @contextmanager
 def told(pipeline: Any, film: Spoken) -> Iterator[None]:
-    """Inside, the pipeline is told what the speaker's mouth does, as its own encoder would tell it, whatever it hears."""
+    """Inside, the pipeline is told what the speaker's mouth does, in its own encoder's features, whatever it hears."""
     rate = pipeline.speech.feature_rate
     count = pipeline.speech.num_features(len(film.sound.samples))
     features = dictation(pipeline.speech, film.exact((np.arange(count) + 0.5) / rate), rate)
@@ -101,7 +101,9 @@ def fingerprint(pipeline: Any) -> str:
     return hashlib.sha256((pipeline.bundle.folder / "bundle.json").read_bytes()).hexdigest()[:12]
 
 
-def kept(folder: Path, pipeline: Any, film: Spoken, guide: str | None, seed: int, exact: bool = False) -> Array:
+def kept(
+    folder: Path, pipeline: Any, film: Spoken, guide: str | None, seed: int, exact: bool = False
+) -> Array:
     """`dub`, or what it made the last time with the same bundle."""
     names = [film.name, guide or "default", *(["exact"] if exact else []), fingerprint(pipeline), str(seed)]
     path = folder / f"{'-'.join(names)}.npy"

@@ -220,9 +220,9 @@ class ArticulationEncoder(SpeechEncoder):
         return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
-        """Features (..., T, D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that are
-        likely held together, and what is told of digital silence taken for nothing. A lower lip that is tucked for f
-        and v closes against the teeth: jaw and upper lip stay as told. It looks 60 ms ahead and back.
+        """Features (..., T, D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that
+        are likely held together, and what is told of digital silence taken for nothing. A lower lip that is tucked for
+        f and v closes against the teeth: jaw and upper lip stay as told. It looks 60 ms ahead and back.
 
         What is predicted from sound is a mean over ways to say it. It moves less than any of them; where the lips meet
         for p, b and m, or not quite, it leaves them half open; and so it does in pauses, where some breathe.
