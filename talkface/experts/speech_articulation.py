@@ -239,7 +239,8 @@ class ArticulationEncoder(SpeechEncoder):
         )
         held = press + roll
         likely = (held / _SURE).clamp(0.0, 1.0)
-        closed = 0.9 * likely * likely * (3.0 - 2.0 * likely) * held / _highest(held, _MIDDLE).clamp(min=1e-6)
+        middle = held / _highest(held, _MIDDLE).clamp(min=1e-6)
+        closed = likely * likely * (3.0 - 2.0 * likely) * middle
         pressed = 1.0 - (roll - _ROLLED * press).clamp(min=0.0) / held.clamp(min=1e-6)
         for name in set(_OPENING) & set(column):
             keep = 1.0 - closed * (pressed if name in _PARTS_TEETH else 1.0)

@@ -145,7 +145,7 @@ def test_lips_that_are_likely_held_together_close():
     moments = actions[:, None]  # each a sound of its own; mean 0 and deviation 1: features are the actions
     jaw, press = encoder.amplified(moments, 1.0)[:, 0].unbind(-1)
     assert float(jaw[0]) == pytest.approx(0.3) and float(jaw[1]) > 0.29
-    assert 0.06 < float(jaw[2]) < 0.27 and float(jaw[3]) == pytest.approx(0.03)
+    assert 0.03 < float(jaw[2]) < 0.27 and float(jaw[3]) == pytest.approx(0.0)
     torch.testing.assert_close(press, actions[:, 1])
 
 
@@ -153,8 +153,8 @@ def test_a_closure_does_not_outlast_what_is_told_of_it():
     encoder = silent_encoder("jawOpen", "mouthPress")
     press = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.15, 0.2, 0.3, 0.2, 0.15, 0.0, 0.0, 0.0, 0.0, 0.15, 0.0])
     jaw = encoder.amplified(torch.stack([torch.full_like(press, 0.3), press], dim=1), 1.0)[:, 0] / 0.3
-    torch.testing.assert_close(jaw[4:9], 1.0 - 0.9 * press[4:9] / 0.3)  # by degrees around the middle
-    assert float(jaw[13]) == pytest.approx(0.1)  # another one, of which less is told, has a middle of its own
+    torch.testing.assert_close(jaw[4:9], 1.0 - press[4:9] / 0.3, atol=1e-5, rtol=0)  # by degrees around the middle
+    assert float(jaw[13]) == pytest.approx(0.0)  # another one, of which less is told, has a middle of its own
     assert (jaw[press == 0] == 1.0).all()
 
 
@@ -165,9 +165,9 @@ def test_a_tucked_lip_leaves_jaw_and_upper_lip_as_told():
         [[0.2, 0.15, 0.1, 0.30, 0.12], [0.2, 0.15, 0.1, 0.0, 0.55], [0.2, 0.15, 0.1, 0.15, 0.33]]
     )
     pressed, tucked, either = encoder.amplified(told[:, None], 1.0)[:, 0]
-    torch.testing.assert_close(pressed[:3], 0.1 * told[0, :3], atol=2e-3, rtol=0)  # p, b, m close
+    assert float(pressed[:3].max()) < 2e-3  # p, b, m close
     torch.testing.assert_close(tucked[:2], told[1, :2])  # f, v: the teeth show over the lip
-    assert float(tucked[2]) == pytest.approx(0.01)
+    assert float(tucked[2]) == pytest.approx(0.0)
     assert float(pressed[1]) < float(either[1]) < float(tucked[1])
 
 
