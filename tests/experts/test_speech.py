@@ -153,7 +153,9 @@ def test_a_closure_does_not_outlast_what_is_told_of_it():
     encoder = silent_encoder("jawOpen", "mouthPress")
     press = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.15, 0.2, 0.3, 0.2, 0.15, 0.0, 0.0, 0.0, 0.0, 0.15, 0.0])
     jaw = encoder.amplified(torch.stack([torch.full_like(press, 0.3), press], dim=1), 1.0)[:, 0] / 0.3
-    torch.testing.assert_close(jaw[4:9], 1.0 - press[4:9] / 0.3, atol=1e-5, rtol=0)  # by degrees around the middle
+    torch.testing.assert_close(
+        jaw[4:9], 1.0 - press[4:9] / 0.3, atol=1e-5, rtol=0
+    )  # by degrees around the middle
     assert float(jaw[13]) == pytest.approx(0.0)  # another one, of which less is told, has a middle of its own
     assert (jaw[press == 0] == 1.0).all()
 
