@@ -50,7 +50,7 @@ from talkface.training.speech import ArticulationBatch, TeacherHead, augment_sou
 
 READERS: tuple[dict[str, Any], ...] = ({}, {"channels": 96, "dilations": (1, 3, 9, 1, 3, 9), "kernel": 3})
 PIECE, CROP = 500, 200  # features: a window of 30 s is heard in three pieces; a step sees 4 s
-CARD = "# Reader of actions {number}\n\nTrained for {seconds:g} s on synthesized speech (`scripts/finetune_articulation.py`).\n"
+CARD = "# Reader of actions {number}\n\nTrained for {seconds:g} s on synthesized speech.\n"
 Lexicon = dict[str, list[tuple[str, float]]]
 
 

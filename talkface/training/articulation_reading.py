@@ -99,7 +99,8 @@ class LastBlocks(nn.Module):
         self.blocks = copy.deepcopy(encoder.blocks[cut:]).requires_grad_(True)
         self.norm = copy.deepcopy(encoder.norm).requires_grad_(True)
         self.mouth = copy.deepcopy(encoder.mouth).requires_grad_(True)
-        self.reach = sum(block.spread.dilation[0] for block in self.blocks)
+        spreads = [layer for layer in self.blocks.modules() if isinstance(layer, nn.Conv1d)]
+        self.reach = sum(layer.dilation[0] * (layer.kernel_size[0] // 2) for layer in spreads)
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
