@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -271,13 +270,10 @@ def judge(options: argparse.Namespace) -> None:
     for name in (options.bundle, options.work / "bundle"):
         bundle = load_bundle(name)
         speech, gain = bundle.part("speech"), float(bundle.meta.get("articulation_gain", 1.0))
-        shown: dict[str, Callable[[Tensor], Tensor]] = {
-            "": lambda heard: heard,
-            ", shown": lambda heard, speech=speech, gain=gain: speech.amplified(heard, gain),
-        }
         heard = [speech.encode_long(torch.from_numpy(corpus.read_audio(clip))) for clip in corpus]
-        for what, change in shown.items():
-            rows[f"{Path(name).name}{what}"] = [speech.to_actions(change(one), OUTPUTS) for one in heard]
+        shown = [speech.amplified(one, gain) for one in heard]
+        for what, features in (("", heard), (", shown", shown)):
+            rows[f"{Path(name).name}{what}"] = [speech.to_actions(one, OUTPUTS) for one in features]
     cells = []
     for name, sequences in rows.items():
         rates = [error_rates([reader.read(one) for one in sequences], said) for reader in both]
