@@ -54,10 +54,16 @@ def speak_over(speech: np.ndarray, rest: np.ndarray, emotion: np.ndarray | None 
     `emotion` (T or 1, 52) is laid over both as `combine` does.
     """
     if emotion is not None:
-        parted = np.ones(len(ACTIONS), dtype=np.float32)
-        parted[_OPENING] = _PARTED
-        rest = rest + _closing(speech, eager=_EAGER) * parted * emotion
+        rest = rest + _closing(speech, eager=_EAGER) * while_speaking(emotion)
     return np.clip(speech + _yielding(speech) * rest, 0.0, 1.0).astype(np.float32)
+
+
+def while_speaking(emotion: np.ndarray) -> np.ndarray:
+    """An emotion (T or 1, 52) as one shows it who speaks: it opens the mouth half as far, so that speech stays
+    readable. Lip opening keeps the distinctions of speech under every emotion (Magno Caldognetto et al. 2003)."""
+    parted = np.ones(len(ACTIONS), dtype=np.float32)
+    parted[_OPENING] = _PARTED
+    return parted * emotion
 
 
 def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
