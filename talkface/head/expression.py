@@ -33,7 +33,7 @@ _NEUTRAL, _STRONG = 0.2, (0.4, 0.8)
 _EAGER = 2.5  # closures told from sound are weaker than those of the corpus
 _PARTED = 0.5  # of an emotion's opening of the mouth is left to one who speaks: more would hide the speech
 _CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
-_PRESSED = 0.0004  # metres that closed lips, which are soft, lie on each other
+_PRESSED = 0.0010  # metres that closed lips, which are soft, lie on each other
 _CLOSE = _INDEX["mouthClose"]
 _UPPER_LIP, _LOWER_LIP = [61, 62, 63], [67, 66, 65]  # landmarks of the inner lips
 
