@@ -132,8 +132,8 @@ def _dark_line(
     thick = max(1, round(width))
     cv2.polylines(line, [_sixteenths(way)], False, 1.0, thick, cv2.LINE_8, 4)
     soft = cv2.GaussianBlur(line, (0, 0), max(0.35, width * float(rng.uniform(0.3, 0.7))))
-    soft /= max(float(soft.max()), 1e-6)
-    return picture * (1 - darkness * soft[..., None] * np.array([0.85, 1.0, 1.0], np.float32))
+    depth = darkness / max(float(soft.max()), 1e-6)
+    return picture * (1 - depth * soft[..., None] * np.array([0.85, 1.0, 1.0], np.float32))
 
 
 def _within(
