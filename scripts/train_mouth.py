@@ -206,7 +206,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for renders, state and weights")
     parser.add_argument("--pictures", type=int, default=6_000, help="rendered mouths (default 6000)")
     parser.add_argument("--minutes", type=float, default=15.0, help="training time (default 15)")
-    parser.add_argument("--start", type=Path, help="mouth.safetensors to begin with (default: nothing learnt)")
+    parser.add_argument(
+        "--start", type=Path, help="mouth.safetensors to begin with (default: nothing learnt)"
+    )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="at its highest (default 2e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
