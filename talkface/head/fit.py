@@ -29,9 +29,6 @@ FITTED_ACTIONS: tuple[str, ...] = (
 )  # fmt: skip
 """The actions that 68 points can tell apart; the others stay 0. Not mouthClose: with jawOpen it undoes itself."""
 
-# People smile at cameras, and a full smile is 1.55 times the head's own: the prior gives in to it sooner.
-_SMILE_SPREAD = 1.55
-
 STEADY = tuple(range(27, 48))
 """Landmarks that neither speech nor the brows move: nose and eyes. They alone give the pose of a face whose mouth is
 not to be looked at."""
@@ -92,14 +89,14 @@ class HeadFitter:
 
     Args:
         identity_weight, action_weight: of the penalties on squared coefficients, in square pixels of a face of 128
-            pixels: how far a landmark may be off before the prior gives in. Smiles are penalised less.
+            pixels: how far a landmark may be off before the prior gives in.
         rounds: of camera and shape.
     """
 
     def __init__(
         self, head: HeadModel, identity_weight: float = 0.6, action_weight: float = 2.0, rounds: int = 8
     ) -> None:
-        self.rounds = rounds
+        self.rounds, self.identity_weight, self.action_weight = rounds, identity_weight, action_weight
         marks = head.landmarks
         self.fitted = torch.tensor([ACTIONS.index(name) for name in FITTED_ACTIONS], device=marks.device)
         self.mean = head.mean[marks].double()
@@ -107,10 +104,6 @@ class HeadFitter:
         self.actions = head.actions[:, marks].double()
         self.basis = torch.cat([self.identity, self.actions[self.fitted]])
         self.weights = landmark_weights().double().to(marks.device)
-        spread = [_SMILE_SPREAD if "mouthSmile" in name else 1.0 for name in FITTED_ACTIONS]
-        stiffness = action_weight / torch.tensor(spread).double() ** 2
-        alike = torch.full((len(self.identity),), identity_weight).double()
-        self.penalty = torch.cat([alike, stiffness]).to(marks.device)
 
     def shape(self, identity: Tensor, actions: Tensor) -> Tensor:
         """Landmarks (B, 68, 3) in head axes."""
@@ -182,11 +175,13 @@ class HeadFitter:
         expected = torch.einsum("bij,nj->bni", rows, self.mean) + translation[:, None]
         rest = (points - expected).flatten(1)
         weights = self.weights.repeat_interleave(2)
-        people = len(self.identity)
+        people, size = len(self.identity), len(self.basis)
         # a face of 128 pixels is about 580 pixels per metre
         unit = (scale / 580.0) ** 2
+        penalty = points.new_full((size,), self.identity_weight)
+        penalty[people:] = self.action_weight
         normal = torch.einsum("bkn,n,bln->bkl", seen, weights, seen)
-        normal = normal + torch.diag_embed(unit[:, None] * self.penalty)
+        normal = normal + torch.diag_embed(unit[:, None] * penalty)
         right = torch.einsum("bkn,n,bn->bk", seen, weights, rest)
         solution = torch.linalg.solve(normal, right)
         for _ in range(3):
