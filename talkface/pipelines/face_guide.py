@@ -16,7 +16,7 @@ from torch import Tensor
 
 from talkface.conditioning.audio import Features, interpolate_features
 from talkface.errors import TalkfaceError
-from talkface.head.expression import calmed, resting_actions, speak_over
+from talkface.head.expression import calmed, lips_together, resting_actions, speak_over
 from talkface.head.fit import STEADY, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
@@ -107,7 +107,7 @@ class FaceGuide:
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
         places = torch.from_numpy(crop.to_crop(points))[None]
-        fitted = self._fitter(places)
+        fitted = lips_together(self._fitter, self._fitter(places), places)
         # its pose is judged as those of the frames will be, so that what this judgement gets wrong cancels
         self.person = fitted.with_pose(self._fitter.pose(places, fitted))
         self.rest = resting_actions(self._fitter, self.person, places).numpy()
