@@ -37,14 +37,15 @@ CHEST = 0.50
 HEAD_CHANGES = ("cheek", "chin", "ear", "eye", "forehead", "head", "mouth", "neck", "nose")
 
 # Vertices of base.obj. Image-left half and midline; the other half follows by symmetry. The inner lips were
-# chosen on an open mouth, where upper and lower lip are far apart.
+# chosen on an open mouth, where upper and lower lip are far apart: the vertices that stay on the edge that is seen.
+# 60 lies inside of 48 as it does in iBUG, not at the end of the seam.
 LANDMARKS = {
     0: 5195, 1: 5185, 2: 5180, 3: 5205, 4: 5241, 5: 737, 6: 3698, 7: 914, 8: 5296,
     17: 255, 18: 225, 19: 224, 20: 205, 21: 208, 27: 133, 28: 131, 29: 201, 30: 294, 31: 344, 32: 332, 33:
     312,
     36: 1088, 37: 1057, 38: 4865, 39: 4873, 40: 4863, 41: 4860,
-    48: 427, 49: 5351, 50: 450, 51: 455, 57: 496, 58: 490, 59: 484, 60: 430, 61: 472, 62: 474, 66: 493, 67:
-    487,
+    48: 427, 49: 5351, 50: 450, 51: 455, 57: 496, 58: 490, 59: 484, 60: 418, 61: 472, 62: 474, 66: 523, 67:
+    517,
 }  # fmt: skip
 MIRROR_68 = [
     *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39,

@@ -20,9 +20,12 @@ import numpy as np
 import torch
 from motion_studio import ExpressionJudge, Studio, actions
 
-from talkface.head.emotions import EMOTIONS
+from talkface.head.emotions import EMOTIONS, emotion_actions
 from talkface.head.model import ACTIONS
 from talkface.media import Audio, open_video, read_audio, read_image, write_image
+from talkface.pipelines.face_painter import NO_EMOTION
+from talkface.pipelines.film_settings import listener
+from talkface.pipelines.liveliness import Feeling
 from talkface.pipelines.talking_face import TalkingFacePipeline
 
 # what MediaPipe can be expected to read, of those of its scores that ever respond
@@ -85,13 +88,24 @@ def respond(studios: dict[str, Studio], judge: ExpressionJudge) -> None:
         print(f"| {row} | {np.mean(values):+.2f} | {min(values):+.2f} | {max(values):+.2f} |")
 
 
-def speech_of(pipeline: TalkingFacePipeline, sound: Audio, fps: float) -> np.ndarray:
-    """Facial actions (N, 52) of a sound, as the guide has them."""
+def speech_of(
+    pipeline: TalkingFacePipeline, sound: Audio, fps: float, emotion: str | None = None
+) -> tuple[np.ndarray, bool]:
+    """Facial actions (N, 52) of a sound, as the guide has them, and whether they are those of a mouth with `emotion` at
+    intensity 1: where the encoder's branch knows it."""
+    speech = pipeline.speech
+    if emotion is not None:
+        speech = listener(speech, Feeling(NO_EMOTION, emotion_actions(emotion, 1.0), 1.0, emotion), "warp")
+    felt = speech is not pipeline.speech
     with torch.inference_mode():
-        told = pipeline.speech.to_actions(pipeline.hear(sound), ACTIONS).numpy()
+        features = pipeline.hear(sound, speech)
+        if felt:
+            told = speech.expressive(features, torch.ones(len(features)), ACTIONS).numpy()
+        else:
+            told = speech.to_actions(features, ACTIONS).numpy()
     centres = (np.arange(int(sound.duration * fps)) + 0.5) / fps
     places = centres * pipeline.speech.feature_rate
-    return told[np.clip(places.astype(int), 0, len(told) - 1)]
+    return told[np.clip(places.astype(int), 0, len(told) - 1)], felt
 
 
 def emotional_speech(
@@ -106,14 +120,16 @@ def emotional_speech(
     closed: dict[str, list[float]] = {}
     for path in films:
         studio = Studio(path.name, next(iter(open_video(path))), pipeline.finder, pipeline.image_size)
-        said = speech_of(pipeline, read_audio(path, 16000), fps)
+        sound = read_audio(path, 16000)
+        said, _ = speech_of(pipeline, sound, fps)
         held = said[:, [ACTIONS.index("mouthPressLeft"), ACTIONS.index("mouthRollLower")]].sum(1)
         shut = np.argsort(held)[-max(3, len(held) // 12) :]
         plain = np.array([_gap(judge(studio(one))) for one in said])
         wide = np.nanquantile(plain, 0.9)
         closed.setdefault("plain", []).append(float(np.nanmean(plain[shut]) / wide))
         for emotion in EMOTIONS[1:]:
-            gaps = np.array([_gap(judge(studio(one, emotion))) for one in said])
+            mouths, felt = speech_of(pipeline, sound, fps, emotion)
+            gaps = np.array([_gap(judge(studio(one, emotion, felt=felt))) for one in mouths])
             both = np.isfinite(gaps) & np.isfinite(plain)
             correlation = float(np.corrcoef(gaps[both], plain[both])[0, 1])
             found.setdefault(emotion, []).append((correlation, float(gaps[both].std() / plain[both].std())))

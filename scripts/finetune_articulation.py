@@ -9,6 +9,8 @@ Stages, each skipped when what it writes is there: `words` (every word of the tr
 phonemes), `readers` (two of different seed and build: the first guides, the second only judges), `sounds` (what the
 encoder's lower blocks make of the windows that train_speech.py prepared, clean and noisy), `tune` (its last blocks),
 `pack` (a bundle). `judge` reads what both encoders tell of a corpus's clips.
+
+An emotion branch listens to the blocks that are taught here: train it anew afterwards (train_speech_emotion.py).
 """
 
 from __future__ import annotations

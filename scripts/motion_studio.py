@@ -15,6 +15,7 @@ import torch
 
 from talkface.errors import require
 from talkface.head.emotions import emotion_actions
+from talkface.head.expressing import UPPER
 from talkface.head.expression import calmed
 from talkface.head.model import ACTIONS
 from talkface.head.motion import Moments
@@ -84,12 +85,18 @@ class Studio:
         intensity: float = 1.0,
         actions: np.ndarray = STILL,
         rotation: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        felt: bool = False,
     ) -> np.ndarray:
-        """The picture with speech (52,), an emotion, further actions (52,) and the head turned (degrees)."""
+        """The picture with speech (52,), an emotion, further actions (52,) and the head turned (degrees).
+
+        Args:
+            felt: the speech has the emotion's mouth already, as an encoder's emotion branch tells it.
+        """
         found = self.found
         self.guide.rest = calmed(self.rest, CALMED * intensity if emotion else 0.0)
         self.speaker.said = speech.astype(np.float32)
-        self.life.actions = actions if emotion is None else emotion_actions(emotion, intensity) + actions
+        shown = STILL if emotion is None else emotion_actions(emotion, intensity)
+        self.life.actions = (np.where(UPPER, shown, 0.0) if felt else shown) + actions
         self.life.rotation = np.array(rotation, dtype=np.float64)
         guides = self.guide.draw([Shot(0, 0.0, found.picture, found.crop, found.points)])
         drawn, flow = guides.shown, None if guides.flow is None else guides.flow[0]

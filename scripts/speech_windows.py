@@ -28,15 +28,16 @@ def frame_times(count: int) -> np.ndarray:
     return (np.arange(count) + 0.5) / 50.0
 
 
-def synthetic_windows(count: int, split: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Windows of synthesized sentences with pauses, `sound` int16 (480000,) and `actions` float16 (1500,
-    A)."""
+def spoken_windows(
+    count: int, split: str, seed: int
+) -> Iterator[tuple[np.ndarray, list[tuple[str, float, float]]]]:
+    """Windows of synthesized sentences with pauses: sound int16 (480000,), and what is said when."""
     random = np.random.default_rng([seed, 0x5C4])
     families = tuple(f for f in available_families() if split == "train" and f != "piper") or None
     voices = Voice.list(split, families)
-    mouth = mouth_columns()
     for _ in range(count):
-        sound, clock, phonemes = np.zeros(RATE * WINDOW, np.float32), random.uniform(0.1, 1.0), []
+        sound, clock = np.zeros(RATE * WINDOW, np.float32), random.uniform(0.1, 1.0)
+        phonemes: list[tuple[str, float, float]] = []
         while True:
             said = speak(voices[random.integers(len(voices))], sentence(int(random.integers(1 << 30)), split))
             if clock + said.duration > WINDOW - 0.2:
@@ -45,8 +46,16 @@ def synthetic_windows(count: int, split: str, seed: int) -> Iterator[dict[str, n
             sound[start : start + len(said.samples)] += said.samples * random.uniform(0.4, 1.0)
             phonemes += [(s, a + clock, b + clock) for s, a, b in said.phonemes]
             clock += said.duration + random.exponential(0.35)
+        yield (sound * 32767).astype(np.int16), phonemes
+
+
+def synthetic_windows(count: int, split: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Windows of synthesized sentences with pauses, `sound` int16 (480000,) and `actions` float16 (1500,
+    A)."""
+    mouth = mouth_columns()
+    for sound, phonemes in spoken_windows(count, split, seed):
         actions = speech_actions(phonemes, frame_times(FRAMES))[:, mouth]
-        yield {"sound": (sound * 32767).astype(np.int16), "actions": actions.astype(np.float16)}
+        yield {"sound": sound, "actions": actions.astype(np.float16)}
 
 
 def real_windows(folders: list[Path], seed: int) -> Iterator[dict[str, np.ndarray]]:

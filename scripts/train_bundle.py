@@ -23,6 +23,7 @@ import torch
 import train_landmarks
 import train_mouth
 import train_speech
+import train_speech_emotion
 from bundle_data import (
     Crops,
     Latents,
@@ -99,12 +100,13 @@ def keep(options: argparse.Namespace, name: str, folder: Path) -> None:
 
 
 def speech(options: argparse.Namespace) -> None:
-    """The articulation encoder, distilled from a speech recogniser (see train_speech.py)."""
+    """The articulation encoder, distilled from a speech recogniser (see train_speech.py), and its emotion branch."""
     folder = options.work / "speech"
     speech_windows.prepare(folder, [Path(path) for path in options.recordings], 90, 0)
     seconds = 60 * options.minutes * SHARES["speech"]
-    train_speech.train(folder, folder / "speech.safetensors", seconds, 0, bfloat16=True)
-    keep(options, "speech", folder)
+    plain = train_speech.train(folder, folder / "speech.safetensors", seconds, 0, bfloat16=True)
+    train_speech_emotion.train(plain, folder / "heard", folder / "emotional" / plain.name)
+    keep(options, "speech", folder / "emotional")
 
 
 def landmarks(options: argparse.Namespace) -> None:

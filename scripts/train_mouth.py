@@ -52,7 +52,7 @@ def random_mouths(rng: np.random.Generator, count: int) -> np.ndarray:
         row[:] = np.where(busy, 0.7 * rng.beta(1.2, 3.0, len(ACTIONS)), 0)
         put(row, 0.0, "jawOpen", "mouthClose", "tongueOut", "mouthLowerDown", "mouthUpperUp", "mouthFunnel")
         if kind < 0.24:  # the teeth show, the jaw is nearly closed
-            put(row, 1.25 * strength, "mouthSmile")
+            put(row, 1.6 * strength, "mouthSmile")
             put(row, float(rng.uniform(0.0, 1.6)), "mouthUpperUp")
             put(row, float(rng.uniform(0.0, 1.6)), "mouthLowerDown")
             put(row, 0.6 * rng.random() ** 2, "mouthStretch")
@@ -166,15 +166,24 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     bfloat16: bool = True,
+    start: Path | None = None,
+    learning_rate: float = 2e-3,
 ) -> MouthNetwork:
-    """Render, train and save under `folder`; picks up where an earlier run stopped."""
+    """Render, train and save under `folder`; picks up where an earlier run stopped.
+
+    Args:
+        start: weights (`mouth.safetensors`, of a bundle perhaps) to begin with.
+    """
     images, landmarks = render_mouths(folder / "renders", pictures, seed=seed, device=device)
     torch.manual_seed(seed)
     network = MouthNetwork()
+    if start is not None:
+        network.load_state_dict(safetensors.torch.load_file(start))
     train_mouth(
         network,
         MouthSampler(images, landmarks, size=network.image_size, seed=seed),
         seconds=seconds,
+        learning_rate=learning_rate,
         device=device,
         bfloat16=bfloat16,
         checkpoint=folder / "state.pt",
@@ -197,6 +206,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for renders, state and weights")
     parser.add_argument("--pictures", type=int, default=6_000, help="rendered mouths (default 6000)")
     parser.add_argument("--minutes", type=float, default=15.0, help="training time (default 15)")
+    parser.add_argument(
+        "--start", type=Path, help="mouth.safetensors to begin with (default: nothing learnt)"
+    )
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="at its highest (default 2e-3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="processor threads (0: all)")
@@ -209,6 +222,8 @@ def main() -> int:
         seconds=60 * options.minutes,
         seed=options.seed,
         device=options.device,
+        start=options.start,
+        learning_rate=options.learning_rate,
     )
     return 0
 

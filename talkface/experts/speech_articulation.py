@@ -6,6 +6,7 @@ The articulation encoder is not a recogniser: it tells what a mouth does, not wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from talkface.errors import TalkfaceError
 from talkface.experts.speech_base import SpeechEncoder
+from talkface.experts.speech_emotion import EmotionBranch, smoothed
 from talkface.experts.speech_level import LoudFrames, frame_power
 
 __all__ = ["ArticulationEncoder", "LogMelEncoder", "mel_filters"]
@@ -31,6 +33,8 @@ _SURE = 0.45
 # features on each side among which a closure has its middle: before and after it lips close as far as they are told,
 # in parts of that, or every closure would take twice its time and the vowels beside it would go
 _MIDDLE = 3
+# An emotion opens the lips whatever is said, and a missed closure shows more.
+_SURE_WITH_EMOTION, _LEFT_WITH_EMOTION = 0.15, 0.05  # and so much of an opening is left
 _HOP, _WINDOW = 160, 400  # 10 ms and 25 ms
 
 
@@ -147,6 +151,8 @@ class ArticulationEncoder(SpeechEncoder):
         channels, dilations: width of the blocks and the dilation of each.
         bands: mel bands.
         dropout: of channels, during training.
+        branch: arguments of its `EmotionBranch` (emotions, actions, ...), so that it can speak with an emotion, see
+            `speech_emotion.EmotionalSpeech`; None: without. What is told without an emotion is the same.
         weights: safetensors file with all of these, for example a bundle's `speech.safetensors`; None: untrained.
 
     Raises:
@@ -168,6 +174,7 @@ class ArticulationEncoder(SpeechEncoder):
         bands: int = 80,
         dropout: float = 0.05,
         weights: str | None = None,
+        branch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.actions = tuple(actions)
@@ -180,6 +187,9 @@ class ArticulationEncoder(SpeechEncoder):
         self.blocks = nn.ModuleList(_Block(channels, dilation, dropout) for dilation in dilations)
         self.norm = nn.LayerNorm(channels)
         self.mouth = nn.Linear(channels, self.feature_dim)
+        self.branch = None if branch is None else EmotionBranch(channels, **branch)
+        if branch is None:
+            self.register_load_state_dict_pre_hook(_without_branch)
         self._silence: Tensor | None = None
         self.register_buffer("mean", torch.zeros(self.feature_dim))
         self.register_buffer("std", torch.ones(self.feature_dim))
@@ -217,7 +227,11 @@ class ArticulationEncoder(SpeechEncoder):
         return self.norm(x[..., margin : margin + count].transpose(1, 2))
 
     def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
-        return (self.mouth(self.hidden(waveform, level)) - self.mean) / self.std
+        return self.told(self.hidden(waveform, level))
+
+    def told(self, hidden: Tensor) -> Tensor:
+        """The features (B, T, D) of hidden ones (B, T, channels)."""
+        return (self.mouth(hidden) - self.mean) / self.std
 
     def amplified(self, features: Tensor, gain: float) -> Tensor:
         """Features (..., T, D) of a livelier mouth that rests in silence: the actions times `gain`, lips closed that
@@ -246,6 +260,33 @@ class ArticulationEncoder(SpeechEncoder):
             keep = 1.0 - closed * (pressed if name in _PARTS_TEETH else 1.0)
             actions[..., column[name]] = actions[..., column[name]] * keep
         return (actions - self.mean) / self.std
+
+    def felt(self, hidden: Tensor, emotion: Tensor) -> Tensor:
+        """What the branch tells (B, T, 2, A) of hidden features (B, T, channels) and numbers (B,) of emotions, with
+        nothing left that would open lips held together, and smooth."""
+        assert self.branch is not None
+        told = self.branch(hidden, emotion)
+        spoken = (self.amplified(self.told(hidden), 1.0) * self.std + self.mean).clamp(0.0, 1.0)
+        keep = self._parted(spoken, _SURE_WITH_EMOTION, _LEFT_WITH_EMOTION)
+        if keep is not None:
+            names = (name.removesuffix("Left").removesuffix("Right") for name in self.branch.actions)
+            opens = torch.tensor([name in _OPENING for name in names], device=told.device)
+            opens = opens & (told.sum(2, keepdim=True) > 0.0)
+            told = torch.where(opens, told * keep[..., None, None], told)
+        return smoothed(told)
+
+    def _parted(self, actions: Tensor, sure: float, left: float) -> Tensor | None:
+        """(...) share of its opening that is left to a mouth with actions (..., D); None: no closures are told.
+
+        Args:
+            sure: of `_HELD`, from where on the lips are closed; `left` is then left.
+        """
+        column = {name: number for number, name in enumerate(self.actions)}
+        held = sum(actions[..., column[name]] / full for name, full in _HELD.items() if name in column)
+        if not isinstance(held, Tensor):
+            return None
+        likely = (held / sure).clamp(0.0, 1.0)
+        return 1.0 - (1.0 - left) * likely * likely * (3.0 - 2.0 * likely)
 
     @torch.no_grad()
     def silence(self) -> Tensor:
@@ -282,3 +323,9 @@ class ArticulationEncoder(SpeechEncoder):
             ]
             columns.append(actions[..., numbers].mean(-1) if numbers else torch.zeros_like(actions[..., 0]))
         return (torch.stack(columns, dim=-1) - self.mean) / self.std
+
+
+def _without_branch(encoder: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights of an encoder with a branch serve one without, too."""
+    for name in [name for name in state if name.startswith(f"{prefix}branch.")]:
+        del state[name]

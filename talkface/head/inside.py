@@ -17,7 +17,7 @@ REACH = {"mouth": 0.007, "upper_teeth": 0.019, "lower_teeth": 0.013, "tongue": 0
 _ROOT = {True: (-0.0625, -0.0605), False: (-0.0785, -0.0805)}  # height where upper and lower gums begin
 # a part stands behind the lips, which shade all but the teeth when they hardly part
 _LEAST = {"mouth": 0.35, "upper_teeth": 0.75, "lower_teeth": 0.45, "tongue": 0.35}
-_WAS_APART, _IS_CLOSED = (0.0020, 0.0035), (0.0020, 0.0005)  # metres between lips: no to yes
+_WAS_APART, _IS_CLOSED = (0.0014, 0.0029), (0.0014, 0.0)  # metres between lips: no to yes
 _LINE_WIDTH, _LINE_DARKNESS = 0.0010, 0.42
 _WIDE = 0.010  # metres between the lips that let all light in
 

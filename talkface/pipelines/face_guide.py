@@ -16,7 +16,7 @@ from torch import Tensor
 
 from talkface.conditioning.audio import Features, interpolate_features
 from talkface.errors import TalkfaceError
-from talkface.head.expression import calmed, resting_actions, speak_over
+from talkface.head.expression import calmed, lips_together, resting_actions, speak_over
 from talkface.head.fit import STEADY, HeadFitter
 from talkface.head.guide import Guide
 from talkface.head.model import ACTIONS, HeadModel
@@ -73,7 +73,8 @@ class FaceGuide:
 
     Args:
         crop, points: the reference photograph and its landmarks (68, 2) in pixels of the source.
-        speech: an encoder that can tell facial actions from its features (`to_actions`).
+        speech: an encoder that can tell facial actions from its features (`to_actions`), and perhaps those of a face
+            with the emotion of `life` (`expressive`).
         features, feature_rate: the sound, see `face_painter.Sound`.
         still: every frame shows the reference in its own pose.
         life: its emotion takes the place of the mouth's expression in the photograph.
@@ -106,7 +107,7 @@ class FaceGuide:
         head = HeadModel.load()
         self._fitter = HeadFitter(head)
         places = torch.from_numpy(crop.to_crop(points))[None]
-        fitted = self._fitter(places)
+        fitted = lips_together(self._fitter, self._fitter(places), places)
         # its pose is judged as those of the frames will be, so that what this judgement gets wrong cancels
         self.person = fitted.with_pose(self._fitter.pose(places, fitted))
         self.rest = resting_actions(self._fitter, self.person, places).numpy()
@@ -123,7 +124,12 @@ class FaceGuide:
     def actions(self, times: Sequence[float]) -> Tensor:
         """Facial actions (N, 52) at times in seconds."""
         wanted = interpolate_features(self._features, self._rate, torch.tensor(times, dtype=torch.float64))
-        speech = self._speech.to_actions(wanted.to(self._speech.mean.device), ACTIONS).cpu().numpy()
+        wanted = wanted.to(self._speech.mean.device)
+        if self._life is not None and hasattr(self._speech, "expressive"):
+            intensity = torch.from_numpy(self._life.intensity(times)).to(wanted)
+            told = self._speech.expressive(wanted, intensity, ACTIONS)
+            return torch.from_numpy(speak_over(told.cpu().numpy(), self.rest))
+        speech = self._speech.to_actions(wanted, ACTIONS).cpu().numpy()
         emotion = None if self._life is None else self._life.mouth(times)
         return torch.from_numpy(speak_over(speech, self.rest, emotion))
 

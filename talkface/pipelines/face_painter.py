@@ -52,12 +52,14 @@ class References:
 
 @dataclass(frozen=True)
 class Sound:
-    """Features (T, D) at `feature_rate` Hz; a frame sees 2 * window + 1 of them, `window_rate` Hz apart."""
+    """Features (T, D) at `feature_rate` Hz; a frame sees 2 * window + 1 of them, `window_rate` Hz apart, and of each
+    the first `columns` (None: all)."""
 
     features: Features
     feature_rate: float
     window: int
     window_rate: float
+    columns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ class FacePainter:
         points = np.stack([self._crop_points(shot)[:UPPER_LANDMARKS] for shot in shots])
         masked = self._encode(self._masked_images(shots)) if state.masked is None else state.masked
         return {
-            "audio": audio.to(self.device),
+            "audio": audio[..., : sound.columns].to(self.device),
             "emotion": torch.full((len(shots),), self.emotion, dtype=torch.long, device=self.device),
             "landmarks": torch.from_numpy(points).float().to(self.device),
             "masked_latents": masked,

@@ -90,6 +90,17 @@ def feeling_of(bundle: Bundle, emotion: str | int | None, intensity: float, leve
     return choose_emotion(emotion, intensity, told, level != "none", bundle.folder.name)
 
 
+def listener(speech: Any, feeling: Feeling, level: str) -> Any:
+    """Who listens for a film: the bundle's speech encoder, or, where its emotion branch knows the emotion and a guide
+    shows it, that encoder with the emotion."""
+    branch = getattr(speech, "branch", None)
+    if level == "none" or branch is None or feeling.name not in branch.emotions:
+        return speech
+    from talkface.experts.speech_emotion import EmotionalSpeech
+
+    return EmotionalSpeech(speech, feeling.name)
+
+
 def choose_references(
     first: AlignedCrop, is_film: bool, mode: str, kind: str, window: int, overlap: int
 ) -> References:

@@ -37,11 +37,13 @@ class Feeling:
         number: what the network is told.
         actions: (52,) what the face does.
         strength: 0 (left open) to 1: how far it takes the place of the photograph's own expression.
+        name: of `EMOTIONS`; empty: left open, or one that only the network knows.
     """
 
     number: int
     actions: np.ndarray
     strength: float = 0.0
+    name: str = ""
 
 
 def choose_emotion(
@@ -71,8 +73,10 @@ def choose_emotion(
         raise TalkfaceError(f"emotion: {emotion}; allowed are {', '.join(names)}")
     if intensity == 0:
         return Feeling(NO_EMOTION, still)
-    actions = emotion_actions(names[index], intensity) if names[index] in EMOTIONS else still
-    return Feeling(index if told else NO_EMOTION, actions, intensity if names[index] in EMOTIONS else 0.0)
+    number = index if told else NO_EMOTION
+    if names[index] not in EMOTIONS:
+        return Feeling(number, still)
+    return Feeling(number, emotion_actions(names[index], intensity), intensity, names[index])
 
 
 def choose_motion(motion: str | None, is_film: bool) -> str:
@@ -125,6 +129,11 @@ class Liveliness:
     def mouth(self, times: Sequence[float]) -> np.ndarray:
         """(N, 52) the emotion's actions of the lower face at `times`."""
         return np.concatenate([np.where(UPPER, 0.0, self.at(time).actions) for time in times])
+
+    def intensity(self, times: Sequence[float]) -> np.ndarray:
+        """(N,) float32 in [0, 1]: how strong the emotion is at `times`."""
+        swell = np.concatenate([self.at(time).swell for time in times])
+        return np.clip(self.strength * swell, 0.0, 1.0).astype(np.float32)
 
 
 class LivePicture:

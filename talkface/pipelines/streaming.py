@@ -51,7 +51,7 @@ class LiveSound:
 
     Args:
         chunks: float32 in [-1, 1] or int16, (n,) with any n, at `speech.sample_rate`.
-        speech: the encoder.
+        speech: the encoder, or who listens in its place (`film_settings.listener`).
         group: frames that are made together.
         lookahead: seconds of sound after the centre of a group's last frame that are waited for; None: features are
             made exactly as for a whole sound, chunk by chunk of `SpeechEncoder.encode_long`.
@@ -72,7 +72,7 @@ class LiveSound:
         device: torch.device,
         amplified: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._chunks, self._speech = iter(chunks), speech
+        self._chunks, self.speech = iter(chunks), speech
         self.group, self.lookahead = group, lookahead
         self._level = level
         self._running = speech.running_level() if lookahead is not None and level is None else None
@@ -105,8 +105,8 @@ class LiveSound:
             if self._ended:
                 centres = centres[: max(0, frame_count(self._seconds, fps) - start)]
             if centres:
-                first = max(0, math.floor((centres[0] - beside) * self._speech.feature_rate - 0.5))
-                last = math.ceil((centres[-1] + beside) * self._speech.feature_rate - 0.5)
+                first = max(0, math.floor((centres[0] - beside) * self.speech.feature_rate - 0.5))
+                last = math.ceil((centres[-1] + beside) * self.speech.feature_rate - 0.5)
                 with torch.inference_mode():
                     if self.lookahead is None:
                         self._encode_as_a_whole(first, last)
@@ -119,10 +119,10 @@ class LiveSound:
 
     @property
     def _seconds(self) -> float:
-        return self._received / self._speech.sample_rate
+        return self._received / self.speech.sample_rate
 
     def _sample(self, seconds: float) -> int:
-        return math.ceil(seconds * self._speech.sample_rate)
+        return math.ceil(seconds * self.speech.sample_rate)
 
     def _receive(self, end: float) -> None:
         """Wait until the first `end` samples are there, or the sound has ended."""
@@ -149,7 +149,7 @@ class LiveSound:
 
     def _encode(self, samples: Tensor) -> Tensor:
         options = {} if self._level is None else {"level": self._level}
-        found: Tensor = self._speech(samples.to(self._device)[None], **options)[0]
+        found: Tensor = self.speech(samples.to(self._device)[None], **options)[0]
         return (found if self._amplified is None else self._amplified(found)).float().cpu()
 
     def _encode_ahead(self, first: int, last: int, end: int) -> None:
@@ -160,7 +160,7 @@ class LiveSound:
             self._levelled = known
         start, stop = max(0, first - self._reach), last + 1 + self._reach
         if self._ended:
-            total = self._speech.num_features(known)
+            total = self.speech.num_features(known)
             stop, last = min(stop, total), min(last, total - 1)
             heard = self._samples(
                 round(start * self._hop), known if stop == total else round(stop * self._hop)
@@ -173,16 +173,16 @@ class LiveSound:
 
     def _encode_as_a_whole(self, first: int, last: int) -> None:
         """Features up to `last`, in the chunks and with the context of `SpeechEncoder.encode_long`."""
-        if self._level is None and self._speech.level(torch.zeros(1, self._speech.sample_rate)) is not None:
+        if self._level is None and self.speech.level(torch.zeros(1, self.speech.sample_rate)) is not None:
             self._receive(math.inf)
-            self._level = self._speech.level(self._samples(0, self._received).to(self._device)[None])
-        step = round(self._speech.chunk_seconds * self._speech.feature_rate)
+            self._level = self.speech.level(self._samples(0, self._received).to(self._device)[None])
+        step = round(self.speech.chunk_seconds * self.speech.feature_rate)
         while (begin := len(self.features)) <= last:
             end = begin + step + self._reach
             self._receive(round((end + 1) * self._hop))
             start, stop, total = max(0, begin - self._reach), end, end + 1
             if self._ended:
-                total = self._speech.num_features(self._received)
+                total = self.speech.num_features(self._received)
                 stop = min(end, total)
             if begin >= total:
                 return

@@ -45,7 +45,13 @@ from talkface.media import Audio, exact_rate, open_video, read_audio, read_image
 from talkface.pipelines.device import choose_device, choose_precision, fast_layout
 from talkface.pipelines.face_guide import FaceGuide, crop_factor
 from talkface.pipelines.face_painter import FacePainter, Sound
-from talkface.pipelines.film_settings import choose_references, feeling_of, guide_level, latent_sampler
+from talkface.pipelines.film_settings import (
+    choose_references,
+    feeling_of,
+    guide_level,
+    latent_sampler,
+    listener,
+)
 from talkface.pipelines.liveliness import Liveliness, LivePicture, choose_motion
 from talkface.pipelines.sources import (
     Shot,
@@ -202,6 +208,7 @@ class TalkingFacePipeline:
             self.bundle, self.network, self.schedule, num_inference_steps, guidance_scale, eta
         )
         feeling = feeling_of(self.bundle, emotion, emotion_intensity, level)
+        speech = listener(self.speech, feeling, level) if live is None else live.speech
         motion = choose_motion(motion, film is not None)
         if not isinstance(audio, Audio | LiveSound):
             audio = read_audio(audio, self.speech.sample_rate, max_seconds)
@@ -248,15 +255,15 @@ class TalkingFacePipeline:
                 sound.shots, found, line.fps, int(self.bundle.value("window")) / float(window_rate)
             )
         else:
-            features = self.hear(sound)
+            features = self.hear(sound, speech)
         animator = None
         if level != "none":
             animator = FaceGuide(
                 found.crop,
                 found.points,
-                self.speech,
+                speech,
                 features,
-                self.speech.feature_rate,
+                speech.feature_rate,
                 still=film is None,
                 life=life if life.strength else None,
                 device=self.device,
@@ -265,7 +272,11 @@ class TalkingFacePipeline:
             first_stage=self.first_stage,
             sampler=sampler,
             sound=Sound(
-                features, self.speech.feature_rate, int(self.bundle.value("window")), float(window_rate)
+                features,
+                speech.feature_rate,
+                int(self.bundle.value("window")),
+                float(window_rate),
+                columns=self.speech.feature_dim,
             ),
             references=choose_references(found.crop, film is not None, mode, reference, window, overlap),
             image_size=self.image_size,
@@ -305,22 +316,28 @@ class TalkingFacePipeline:
         )
 
     @torch.inference_mode()
-    def hear(self, sound: Audio) -> Tensor:
-        """(T, D) on the CPU: what the speech encoder says of a sound, its articulation amplified as the bundle asks."""
-        samples = torch.from_numpy(sound.samples).to(self.device)
-        return self.amplified(self.speech.encode_long(samples)).float().cpu()
+    def hear(self, sound: Audio, speech: Any = None) -> Tensor:
+        """(T, D) on the CPU: what the speech encoder says of a sound, its articulation amplified as the bundle asks.
 
-    def amplified(self, features: Tensor) -> Tensor:
-        """Features of the speech encoder with the bundle's `articulation_gain`."""
+        Args:
+            speech: who listens, see `film_settings.listener`; None: the bundle's encoder.
+        """
+        speech = self.speech if speech is None else speech
+        samples = torch.from_numpy(sound.samples).to(self.device)
+        return self.amplified(speech.encode_long(samples), speech).float().cpu()
+
+    def amplified(self, features: Tensor, speech: Any = None) -> Tensor:
+        """Features of the speech encoder (or of another listener) with the bundle's `articulation_gain`."""
+        speech = self.speech if speech is None else speech
         gain = float(self.bundle.meta.get("articulation_gain", 1.0))
         if gain == 1.0:
             return features
-        if not hasattr(self.speech, "amplified"):
+        if not hasattr(speech, "amplified"):
             raise TalkfaceError(
                 f"bundle {self.bundle.folder.name}: articulation_gain {gain:g} is for an ArticulationEncoder, not for "
-                f"{type(self.speech).__name__}; leave it out of bundle.json"
+                f"{type(speech).__name__}; leave it out of bundle.json"
             )
-        return self.speech.amplified(features, gain)
+        return speech.amplified(features, gain)
 
     def stream(
         self,
@@ -353,14 +370,19 @@ class TalkingFacePipeline:
         """
         check_range("lookahead", lookahead or 0.0, 0, 10)
         check_range("group", group, 1, 64)
+        guide = guide_level(self.bundle, options.get("guide"))
+        feeling = feeling_of(
+            self.bundle, options.get("emotion"), options.get("emotion_intensity", 1.0), guide
+        )
+        speech = listener(self.speech, feeling, guide)
         sound = LiveSound(
             audio_chunks,
-            self.speech,
+            speech,
             group=group,
             lookahead=lookahead,
             level=level,
             device=self.device,
-            amplified=self.amplified,
+            amplified=partial(self.amplified, speech=speech),
         )
         return FrameStream(self(sound, image, **options), sound)
 

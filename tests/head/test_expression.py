@@ -67,7 +67,7 @@ def test_an_open_mouth_rests_closed(head, wanted, actions, posed):
     "wanted", [{"jawOpen": 0.3}, {"mouthSmile": 0.5, "mouthUpperUp": 0.4, "jawOpen": 0.2}]
 )
 def test_no_slit_is_left_between_lips_at_rest(head, wanted, actions, posed):
-    """The mean head's lips are 1 mm apart: taking the expression back is not enough."""
+    """The mean head's lips are 0.3 mm apart: taking the expression back is not enough."""
     fitter = HeadFitter(head)
     _, points = posed(head, torch.zeros(1, head.num_identity), actions(**wanted))
     fitted = fitter(points)
@@ -77,7 +77,7 @@ def test_no_slit_is_left_between_lips_at_rest(head, wanted, actions, posed):
         lips = fitter.shape(fitted.identity.double(), torch.as_tensor(told).double())[0, :, 1]
         return float((lips[[61, 62, 63]] - lips[[67, 66, 65]]).mean())
 
-    assert -0.001 < slit(rest) < 0.0002
+    assert -0.0012 < slit(rest) < 0.0002
     vowel = actions(jawOpen=0.25).numpy()
     without = rest.clone()
     without[0, CLOSE] = 0.0

@@ -8,6 +8,7 @@ import torch
 import talkface.head.model
 from talkface.errors import TalkfaceError
 from talkface.head.model import ACTIONS, PARTS, HeadModel, vertex_normals
+from talkface.head.raster import rasterize_fragments
 
 MIRROR_68 = [
     *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39,
@@ -102,6 +103,30 @@ def test_lips_of_random_people_stay_closed(head: HeadModel) -> None:
     vertices = head(identity, torch.zeros(1, 52))
     gaps = vertices[:, head.landmarks[62], 1] - vertices[:, head.landmarks[66], 1]
     assert float(gaps.abs().max()) < 0.0035
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"jawOpen": 0.15}, {"jawOpen": 0.5}, {"jawOpen": 0.3, "mouthFunnel": 0.4},
+     {"mouthLowerDownLeft": 0.8, "mouthLowerDownRight": 0.8, "mouthUpperUpLeft": 0.8, "mouthUpperUpRight": 0.8}],
+)  # fmt: skip
+def test_inner_lip_landmarks_stay_on_the_edges_that_are_seen(
+    head: HeadModel, values: dict[str, float]
+) -> None:
+    """Seen from the front, what lies between the lips begins at 61-63 and ends at 65-67, within a millimetre or so."""
+    vertices, size = shape(head, **values), 480
+    scale, x, y = size / 0.08, size / 2, size * -0.55
+    screen = torch.stack([vertices[:, 0] * scale + x, y - vertices[:, 1] * scale, 1 - vertices[:, 2]], dim=1)
+    seen = rasterize_fragments(screen[None], head.faces, size, size)
+    inside = torch.zeros(size * size, dtype=torch.bool)
+    inside[seen.pixel] = head.part("mouth", "upper_teeth", "lower_teeth", "tongue")[seen.face]
+    rows = inside.view(size, size)
+    marks = screen[head.landmarks, :2]
+    for upper, lower in ((61, 67), (62, 66), (63, 65)):
+        column = int(marks[[upper, lower], 0].mean())
+        shown = rows[:, column].nonzero()
+        assert abs(float(shown.min() - marks[upper, 1])) / scale < 0.0008
+        assert abs(float(shown.max() + 1 - marks[lower, 1])) / scale < 0.0010
 
 
 def test_actions_move_the_right_landmarks_the_right_way(head: HeadModel) -> None:

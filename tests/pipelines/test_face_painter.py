@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from talkface.conditioning.audio import AudioConditioner
 from talkface.conditioning.base import ConditionerSet
 from talkface.conditioning.frames import FramesConditioner
 from talkface.diffusion.schedule import NoiseSchedule
@@ -205,3 +206,15 @@ def test_hues_change_freely_only_around_the_inside_of_the_mouth():
     assert kept.mean(1).allclose(change.mean(1)), "light and shade are the network's"
     spread = kept.amax(1) - kept.amin(1)
     assert float(spread[..., :2].max()) < 0.5 * float(spread[..., 2:].min())
+
+
+def test_the_network_hears_the_columns_that_it_knows():
+    """What follows them is for the guide."""
+    features, heard = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), []
+    for sound in (Sound(features[:, :4], 50.0, 1, 25.0), Sound(features, 50.0, 1, 25.0, columns=4)):
+        engine = painter(sound=sound)
+        listening = AudioConditioner(feature_dim=4, window=1, mode="tokens")
+        listening.register_forward_hook(lambda module, inputs, output: heard.append(inputs[0]["audio"]))
+        engine.sampler.conditioner.conditioners["audio"] = listening
+        paint(engine, [shot(0, 100), shot(1, 100)])
+    assert len(heard) == 2 and torch.equal(heard[0], heard[1]) and heard[0].abs().sum() > 0

@@ -19,7 +19,9 @@ from talkface.training.mouth_crops import (
     MIRROR_LIPS,
     MouthBatch,
     MouthSampler,
+    crease_corners,
     meet_at_the_seam,
+    relight,
     relight_inside,
 )
 
@@ -187,14 +189,41 @@ def test_the_script_renders_mouths_in_the_middle(tmp_path, monkeypatch):
     sys.modules.pop("train_mouth", None)
 
 
-def test_only_the_inside_is_lit_anew(mouths):
-    rng = np.random.default_rng(0)
+def flat_mouth(mouths) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An even picture, the lips of the widest drawn mouth, and its inside as a mask."""
     wide = int(np.argmax(mouths[1][:, 66, 1] - mouths[1][:, 62, 1]))
-    picture = np.full((96, 96, 3), 200, np.uint8)
-    lips = mouths[1][wide, LIPS]
-    changed = np.abs(relight_inside(rng, picture, lips).astype(int) - 200).max(-1)
-    inside = np.zeros((96, 96), np.uint8)
+    lips, inside = mouths[1][wide, LIPS], np.zeros((96, 96), np.uint8)
     cv2.fillPoly(inside, [np.round(lips[12:]).astype(np.int32)], 1)
+    return np.full((96, 96, 3), 200, np.float32), lips, inside
+
+
+def test_only_the_inside_is_lit_anew_and_darkest_under_the_upper_lip(mouths):
+    picture, lips, inside = flat_mouth(mouths)
     near = cv2.dilate(inside, np.ones((13, 13), np.uint8))
-    assert changed[cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0].min() > 5
-    assert changed[near == 0].max() == 0
+    middle = round(float(lips[14, 0]))
+    top, bottom = (round(float(lips[k, 1])) for k in (14, 18))
+    shaded = []
+    for seed in range(12):
+        result = relight_inside(np.random.default_rng(seed), picture, lips, 1.0)
+        assert np.abs(result - 200)[near == 0].max() < 1e-3
+        shaded.append(result[bottom - 2, middle].mean() - result[top + 2, middle].mean())
+    assert min(shaded) > -1 and max(shaded) > 20
+
+
+def test_creases_darken_the_skin_beyond_the_corners_only(mouths):
+    picture, lips, _ = flat_mouth(mouths)
+    result = crease_corners(np.random.default_rng(0), picture, lips, 1.0)
+    change = (picture - result).max(-1)
+    rows, columns = np.nonzero(change > 2)
+    assert change.min() > -1e-3 and len(rows)
+    left, right = lips[0, 0], lips[6, 0]
+    assert (columns < left).any() and (columns > right).any()
+    assert not ((columns > left + 5) & (columns < right - 5)).any()
+
+
+def test_relit_mouths_stay_pictures_and_differ(mouths):
+    picture, lips, _ = flat_mouth(mouths)
+    rng = np.random.default_rng(1)
+    results = [relight(rng, picture.astype(np.uint8), lips) for _ in range(8)]
+    assert all(x.dtype == np.uint8 and x.shape == picture.shape for x in results)
+    assert len({x.tobytes() for x in results}) >= 6

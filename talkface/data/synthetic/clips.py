@@ -47,7 +47,7 @@ VOICE_LICENCES = {
 VIEWS = ("face", "mouth")
 MOUTH_FACE_SCALE = 1.5
 """Share of the picture's side that the canonical face crop takes in the mouth view."""
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raise when the same recipe gives other clips."""
 
 

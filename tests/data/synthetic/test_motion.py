@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from talkface.data.base import EMOTIONS
-from talkface.data.synthetic.motion import LEVELS, emotion_actions, performance
+from talkface.data.synthetic.motion import EFFORT, LEVELS, emotion_actions, emotional_speech, performance
 from talkface.data.synthetic.visemes import speech_actions
 from talkface.data.synthetic.voices import SAMPLE_RATE, Utterance
 from talkface.errors import TalkfaceError
@@ -85,3 +85,33 @@ def test_neutral_is_level_zero(utterance):
     quiet = performance(utterance, "neutral", 3)
     assert (quiet.emotion, quiet.level) == (0, 0)
     assert performance(utterance, "angry", 3).emotion == EMOTIONS.index("angry")
+
+
+def test_effort_moves_the_jaw_of_the_angry_farther_and_of_the_sad_less_far(utterance):
+    times = np.arange(0.4, 5.4, 0.02)
+    jaw = ACTIONS.index("jawOpen")
+    plain, angry, half, sad = (
+        emotional_speech(utterance.phonemes, times, emotion, intensity)
+        for emotion, intensity in (
+            ("neutral", 1.0),
+            ("angry", 1.0),
+            ("angry", 0.5),
+            (EMOTIONS.index("sad"), 1.0),
+        )
+    )
+    np.testing.assert_array_equal(plain, speech_actions(utterance.phonemes, times))
+    wide = plain[:, jaw] > 0.1
+    assert wide.any()
+    for one, effort in (
+        (angry, EFFORT["angry"]),
+        (half, 1 + 0.5 * (EFFORT["angry"] - 1)),
+        (sad, EFFORT["sad"]),
+    ):
+        np.testing.assert_allclose(one[wide, jaw] / plain[wide, jaw], effort, rtol=1e-3)
+
+
+def test_one_who_speaks_opens_the_mouth_half_as_far_for_an_emotion():
+    silent = emotional_speech([], np.array([0.1]), "surprised", 1.0)
+    shown = emotion_actions("surprised", 1.0)
+    jaw, brow = ACTIONS.index("jawOpen"), ACTIONS.index("browInnerUp")
+    assert silent[0, jaw] == pytest.approx(0.5 * shown[jaw]) and silent[0, brow] == pytest.approx(shown[brow])
