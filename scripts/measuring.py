@@ -101,7 +101,7 @@ def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterat
         return torch.from_numpy(commanded(wanted, self.rest))
 
     features, own = dictation(pipeline.speech, actions, rate, limit), FaceGuide.actions
-    pipeline.hear = lambda sound: features
+    pipeline.hear = lambda sound, listener=None: features
     # the pipeline builds its guide itself, so the class is what can be told; put back below whatever happens
     FaceGuide.actions = show  # type: ignore[method-assign]
     try:

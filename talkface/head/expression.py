@@ -32,6 +32,7 @@ _STRENGTH = np.ones(len(ACTIONS), dtype=np.float32)  # of the head's own actions
 _STRENGTH[_SMILE], _STRENGTH[_INDEX["mouthPucker"]] = 1.55, 1.2
 # so much of an expressive action may be how a face is built; more is expression, and a strong one hides the build
 _NEUTRAL, _STRONG = 0.2, (0.4, 0.8)
+_MISSED = 0.25  # of a strong one is not found by the fit, and has to be taken back as well
 _EAGER = 2.5  # closures told from sound are weaker than those of the corpus
 _PARTED = 0.5  # of an emotion's opening of the mouth is left to one who speaks: more would hide the speech
 _CLOSED = 0.03  # of the distance of the eyes' outer corners: lips that far apart count as closed
@@ -74,7 +75,8 @@ def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """What a face of expression `rest` (1, 52) shows when told facial actions (T, 52), 0 to 1 as ARKit means them.
 
     Commands take the place of the face's expression, not of its build; a smile and a pucker exclude each other. The
-    result is in units of the head and reaches `_STRENGTH`.
+    result is in units of the head and reaches `_STRENGTH`; below 0 it takes back what the fit missed of a strong
+    expression.
     """
     build = rest.copy()
     shown = build[:, _EXPRESSIVE]
@@ -88,7 +90,10 @@ def commanded(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     keep[:, _CLOSE] = 1.0 - np.clip(shaped, 0.0, 1.0)
     keep[:, _SPREADING] = 1.0 - np.clip(actions[:, [_INDEX["mouthPucker"]]] / 0.8, 0.0, 1.0)
     keep[:, _INDEX["mouthPucker"]] = 1.0 - np.clip(actions[:, _SMILE].mean(1) / 0.5, 0.0, 1.0)
-    return np.clip(actions * _STRENGTH + keep * build, 0.0, _STRENGTH).astype(np.float32)
+    shows = np.clip(actions * _STRENGTH + keep * build, 0.0, _STRENGTH)
+    missed = np.zeros(len(ACTIONS), dtype=np.float32)
+    missed[_EXPRESSIVE] = _MISSED * hidden[0]
+    return (shows - missed * (1.0 - np.clip(actions, 0.0, 1.0))).astype(np.float32)
 
 
 def as_commands(actions: np.ndarray) -> np.ndarray:
