@@ -36,7 +36,7 @@ from talkface.head.expression import combine
 from talkface.head.model import ACTIONS, MIRRORED_ACTIONS
 
 LICENCE = "Pictures and annotations: CC0-1.0 (heads baked from CC0 data, drawn by this program)."
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raise when the same recipe gives other pictures."""
 _INDEX = {name: number for number, name in enumerate(ACTIONS)}
 
