@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import ablate_talking
 
+from talkface.checkpoint import bundle_folder
 from talkface.data.synthetic.clips import SyntheticRecipe, prepare_synthetic
 from talkface.errors import TalkfaceError
 from talkface.experts.sync import SyncNetwork
@@ -107,7 +108,9 @@ def test_rows_differ_in_what_they_say(arguments: list[str], capsys: pytest.Captu
     ablate_talking.main(few)
     assert "judged" not in capsys.readouterr().out
     guided = json.loads((work / "rows" / "sync" / "bundle" / "bundle.json").read_text())["meta"]["guided_by"]
-    assert len(guided) == 1
+    start = json.loads((bundle_folder("default") / "bundle.json").read_text())["meta"].get("guided_by", [])
+    assert len(guided) == len(start) + 1
+    assert set(start) < set(guided)
     with pytest.raises(TalkfaceError, match="guided"):  # who guided may not judge
         judge = [*arguments, "--judge", arguments[arguments.index("--sync") + 1]]
         ablate_talking.main([*judge, "--rows", "sync", "--stage", "judge"])
