@@ -36,7 +36,7 @@ from talkface.pipelines.face_guide import FaceGuide
 from talkface.portrait.blend import ColourMatcher, PlaceOfCrop
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = ("bundle", "command", "startup", "memory", "paper")
+SECTIONS = ("bundle", "generation", "command", "startup", "memory", "paper")
 STAGES = ("find face", "speech", "guide", "encode", "sample", "decode", "paste", "write film")
 FIRST_FRAME = """
 import sys
@@ -90,6 +90,7 @@ def run_film(pipeline: Any, sound: Path, out: Path, source: dict[str, Path], mod
         (pipeline.first_stage, "encode", "encode"),
         (pipeline.network, "forward", "sample"),
         (pipeline.first_stage, "decode", "decode"),
+        *([] if pipeline.change_decoder is None else [(pipeline.change_decoder, "forward", "decode")]),
         (ColourMatcher, "__call__", "paste"),
         (FaceGuide, "draw", "guide"),
         (PlaceOfCrop, "__call__", "paste"),
@@ -131,6 +132,41 @@ def bench_bundle(options: argparse.Namespace, picture: Path, folder: Path) -> tu
         shares = " | ".join(f"{100 * row['shares'][stage]:.0f} %" for stage in STAGES)
         lines.append(f"| {name} | {row['fps']:.2f} | {shares} |")
     return "\n".join(lines), rows
+
+
+def bench_generation(options: argparse.Namespace, picture: Path, folder: Path) -> tuple[str, Any]:
+    """A picture speaks, nothing is written: search for the face and all frames, by one worker and by the default."""
+    pipeline = talkface.TalkingFacePipeline.from_pretrained(options.bundle, "cpu", options.precision)
+    sound = read_audio(write_sound(folder / "generation.wav", options.sound, 4))
+    default = pipeline.workers
+    variants = [
+        (guide, motion, workers)
+        for guide in ("refined", "warp")
+        for motion in ("subtle", "none")
+        for workers in sorted({1, default})
+    ]
+    spent: dict[tuple[str, str, int], list[tuple[float, float]]] = {variant: [] for variant in variants}
+    frames = 0
+    for number in range(2 if options.quick else 4):
+        for guide, motion, pipeline.workers in variants:
+            wall, work = time.perf_counter(), time.process_time()
+            frames = sum(1 for _ in pipeline(sound, picture, guide=guide, motion=motion))
+            if number:  # the first round warms up
+                spent[guide, motion, pipeline.workers].append(
+                    (time.perf_counter() - wall, time.process_time() - work)
+                )
+    seconds = {variant: np.median(times, axis=0).tolist() for variant, times in spent.items()}
+    lines = [
+        f"| `--guide`, `--motion` | frames/s, {default} workers | frames/s, one | processor ms a frame, one |",
+        "|---|---|---|---|",
+    ]
+    for guide, motion, workers in variants:
+        if workers == 1:
+            many, (one, work) = seconds[guide, motion, default][0], seconds[guide, motion, 1]
+            rates = f"{frames / many:.1f} | {frames / one:.1f} | {1000 * work / frames:.0f}"
+            lines.append(f"| {guide}, {motion} | {rates} |")
+    named = {f"{guide}, {motion}, {workers}": value for (guide, motion, workers), value in seconds.items()}
+    return "\n".join(lines), {"frames": frames, "wall_and_processor_seconds": named}
 
 
 def bench_command(options: argparse.Namespace, picture: Path, folder: Path) -> tuple[str, Any]:
@@ -200,6 +236,7 @@ def bench_paper(options: argparse.Namespace) -> tuple[str, Any]:
 
 WORK = {
     "bundle": bench_bundle,
+    "generation": bench_generation,
     "command": bench_command,
     "startup": bench_startup,
     "memory": bench_memory,

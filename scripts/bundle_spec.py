@@ -26,6 +26,10 @@ FIRST_STAGE = {
     },
 }
 SCHEDULE = {"class_path": "talkface.diffusion.schedule.NoiseSchedule", "init_args": {}}
+CHANGE_DECODER = {
+    "class_path": "talkface.networks.change_decoder.ChangeDecoder",
+    "init_args": {"latent_channels": LATENT_CHANNELS},
+}
 CONTEXT, AUDIO_EMBEDDING, EMOTION_EMBEDDING = 128, 256, 64
 NETWORK = {
     "class_path": "talkface.networks.unet.UNet",

@@ -4,7 +4,8 @@ Each picture is driven by given actions instead of a sound: the jaw in 9 steps, 
 pressed lips. The network is told them as the features that its sound encoder would give, the guide as commands
 (`talkface.head.expression.commanded`). Features are held to the range that speech reaches, since a full smile is never
 heard. One frame is made of each command. Judged are lip gap and MediaPipe's action scores, sharpness and
-teeth; made are contact sheets.
+teeth; beside the judged lip gap stand that of the drawn mesh, which is exact, and that of the bundle's own landmarks,
+a second witness who was not taught by the judge. Made are contact sheets.
 
     python scripts/evaluate_actions.py astronaut FILE... --task face_landmarker.task --out runs/actions
 """
@@ -18,11 +19,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from measuring import cell, dictated, judged, markdown, read_face, run, save
 
 from talkface.errors import TalkfaceError
 from talkface.experts.face_backends import MEDIAPIPE_TO_68
 from talkface.experts.judges import JudgedFace, MediaPipeJudge, relative_gap
+from talkface.head.expression import lip_distance
 from talkface.head.model import ACTIONS
 from talkface.media import Audio, write_image
 from talkface.metrics.commands import response, sharpness, tooth_share
@@ -30,6 +33,7 @@ from talkface.pipelines.film_scores import mouth_squares
 
 RATE = 2.0  # commands a second: each is held longer than the network's window of sound
 STEPS = {"jawOpen": 9, "mouthSmile": 5, "mouthPucker": 5, "mouthFunnel": 3}
+JAW_STEPS = STEPS["jawOpen"]  # its frames come first
 CLOSED = 0.3  # mouthPress of p, b, m
 CHEEKS = (50, 280, 205, 425)  # MediaPipe's points
 OUTER_LIPS = slice(48, 60)  # of 68
@@ -60,18 +64,20 @@ def as_actions(told: list[Command]) -> Array:
     return result
 
 
-def obey(pipeline: Any, picture: Array, guide: str, options: argparse.Namespace) -> list[Array]:
-    """One frame for each command."""
+def obey(
+    pipeline: Any, picture: Array, guide: str, options: argparse.Namespace
+) -> tuple[list[Array], list[float]]:
+    """One frame for each command, and the lip gaps that the guide drew (none without a guide)."""
     told = as_actions(commands())
     rate = pipeline.speech.sample_rate
     silence = Audio(np.zeros(round(len(told) / RATE * rate), np.float32), rate)
     with (
-        dictated(pipeline, told, RATE, options.limit),
+        dictated(pipeline, told, RATE, options.limit) as drawn,
         pipeline(
             silence, image=picture, guide=guide, motion="none", seed=options.seed, fps=RATE
         ).frames() as frames,
     ):
-        return list(frames)
+        return list(frames), drawn
 
 
 def score(face: JudgedFace | None, action: str) -> float:
@@ -87,6 +93,17 @@ def teeth(picture: Array, face: JudgedFace | None) -> float:
     if face is None:
         return float("nan")
     return tooth_share(picture, face.points[list(MEDIAPIPE_TO_68)][OUTER_LIPS], face.points[list(CHEEKS)])
+
+
+def second_look(finder: Any, picture: Array, frames: list[Array]) -> Array:
+    """(N,) lip gaps by the landmarks of a `NetworkFaceFinder`, over the distance of the eyes' outer corners.
+
+    The head stands still: the face of the photograph is looked for anew where it was. nan where it is not found.
+    """
+    faces = finder.find(picture)
+    found = [finder.track(frame, faces[0]) if faces else None for frame in frames]
+    points = np.stack([np.full((68, 2), np.nan) if face is None else face.points for face in found])
+    return lip_distance(torch.from_numpy(points)).numpy()
 
 
 def judge_frames(
@@ -117,8 +134,22 @@ def judge_frames(
     return result
 
 
+def witnesses(drawn: list[float], second: Array) -> dict[str, Any]:
+    """How lip gaps follow the commanded jaw: as drawn (no number without a guide), and by the second look."""
+    told = np.array([amount for _, amount in commands()[:JAW_STEPS]])
+    exact = np.array(drawn[:JAW_STEPS] if drawn else [np.nan] * JAW_STEPS)
+    return {
+        "drawn correlation": response(told, exact)[0],
+        "second correlation": response(told, second)[0],
+        "drawn gaps": exact,
+        "second gaps": second,
+    }
+
+
 COLUMNS = {
     "gap correlation": "jaw: lip gap corr.",
+    "drawn correlation": "as drawn",
+    "second correlation": "own landmarks",
     "jawOpen correlation": "jaw: score corr.",
     "jawOpen change": "jaw range",
     "mouthPucker change": "pucker change",
@@ -138,11 +169,10 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
         for name, numbers in pictures.items():
             found = f"{numbers['found']}/{numbers['frames']}"
             rows.append([level, name, *(cell(numbers[key]) for key in COLUMNS), found])
-        means = [np.nanmean([numbers[key] for numbers in pictures.values()]) for key in COLUMNS]
+        columns = np.array([[numbers[key] for key in COLUMNS] for numbers in pictures.values()]).T
+        means = [cell(np.mean(x[np.isfinite(x)]) if np.isfinite(x).any() else None) for x in columns]
         counts = [sum(numbers[key] for numbers in pictures.values()) for key in ("found", "frames")]
-        rows.append(
-            [f"**{level}**", "**mean**", *(f"**{x:.3f}**" for x in means), f"{counts[0]}/{counts[1]}"]
-        )
+        rows.append([f"**{level}**", "**mean**", *(f"**{x}**" for x in means), f"{counts[0]}/{counts[1]}"])
     return markdown(["guide", "picture", *COLUMNS.values(), "face found"], rows)
 
 
@@ -209,8 +239,10 @@ def main(argv: list[str] | None = None) -> int:
             if before is None:
                 raise TalkfaceError(f"{name}: MediaPipe finds no face in this photograph; give another")
             for level in options.guide:
-                frames = obey(pipeline, picture, level, options)
-                results[level][name] = judge_frames(picture, before, frames, judge)
+                frames, drawn = obey(pipeline, picture, level, options)
+                numbers = judge_frames(picture, before, frames, judge)
+                second = second_look(pipeline.finder, picture, frames[:JAW_STEPS])
+                results[level][name] = numbers | witnesses(drawn, second)
                 print(f"{name}: {level}", file=sys.stderr)
                 if name in (options.sheet or faces):
                     sheets[level].append(sheet_row(picture, before.points, frames))

@@ -1,10 +1,11 @@
-"""Finetune the default bundle with a lip reader: its one step is decoded, laid over the guide, and read.
+"""Finetune the default bundle with a lip reader: its one step is decoded, laid over the guide (or not), and read.
 
     python scripts/finetune_lips.py --corpus corpora/synth --work runs/lips --reader reader0.safetensors --minutes 20
 
 Draws sequences of the training split (stage `sequences`), trains network and conditioner (`tune`), and writes a bundle
-whose meta names the experts that guided it (`pack`). Every stage goes on where it stopped; the corpus has 25 frames a
-second. Judge the result with another reader: scripts/evaluate_lips.py.
+whose meta names the experts that guided it (`pack`). With `--guide none` the network is told no guide and paints by
+the sound alone, as the paper's does, and so does the bundle. Every stage goes on where it stopped; the corpus has 25
+frames a second. Judge the result with another reader: scripts/evaluate_lips.py.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def tune(options: argparse.Namespace) -> None:
     network, conditioner = bundle.part("network"), bundle.part("conditioner")
     for part in (network, conditioner):
         part.requires_grad_(True)
+    if "guide" not in conditioner.conditioners:
+        raise TalkfaceError(f"--bundle: {options.bundle} is told no guide; give one that is, such as default")
+    if options.guide == "none":
+        conditioner.conditioners["guide"].drop_rate = 1.0
     perceptual = Few(LPIPS("vgg", options.lpips_backbone), 16) if options.perceptual else None
     objective = LipObjective(
         load_expert(options.reader),
@@ -137,7 +142,7 @@ def balance(module: LipFinetuneModule, data: Sequences, count: int = 8) -> float
     sums = {"pixel": 0.0, "reading": 1e-9}
     for number in range(min(count, len(data))):
         batch = {name: value[None] for name, value in data[number].items()}
-        clean, inputs, drops = module.tune(batch, step_generator(0, number), drop=False)
+        clean, inputs, drops = module.tune(batch, step_generator(0, number), drop=True)
         shown, true = module.shown(clean, inputs, drops), module.window.cut(inputs["target"])
         film = module.window.paste(shown, inputs["target"])
         terms = module.objective.terms(film[None], shown[None], true[None], batch)
@@ -155,6 +160,8 @@ def pack(options: argparse.Namespace) -> None:
         parts[name].load_state_dict(tuned[name])
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     meta = bundle.meta | {"guided_by": [*bundle.meta.get("guided_by", []), *tuned["guided_by"]]}
+    if options.guide == "none":
+        meta["guide"] = "none"
     save_bundle(options.work / "bundle", parts, bundle.specs, card, meta)
 
 
@@ -165,6 +172,7 @@ def main() -> int:
     add("--work", type=Path, required=True, help="folder of everything in between; the bundle is WORK/bundle")
     add("--stage", choices=STAGES, nargs="*", default=STAGES)
     add("--bundle", default="default", help="what is finetuned")
+    add("--guide", default="refined", choices=("refined", "none"), help="none: the paper's way, sound alone")
     add("--reader", type=Path, help="the lip reader that guides (scripts/train_expert.py lips)")
     add("--sync", type=Path, help="a sync expert that guides too")
     add("--lpips-backbone", type=Path, help="VGG-16 weights; without it torchvision's are used")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from talkface.errors import TalkfaceError, require
 from talkface.head.expression import commanded
-from talkface.head.model import ACTIONS
+from talkface.head.fit import FittedHead, HeadFitter
+from talkface.head.model import ACTIONS, HeadModel
 from talkface.media import open_video, read_image
 from talkface.media.output import replacing
 from talkface.metrics.interval import bootstrap_interval
@@ -89,23 +90,39 @@ def dictation(speech: Any, actions: Array, rate: float, limit: float = 0.0) -> T
     return (features.clamp(-limit, limit) if limit else features).cpu()
 
 
+def drawn_gaps(fitter: HeadFitter, person: FittedHead, actions: Tensor) -> Tensor:
+    """(T,) how far the lips of a fitted head part at facial actions (T, 52): exact, of the mesh that is drawn.
+
+    Mean of the three pairs of inner lip landmarks over the distance of the eyes' outer corners, seen from the front of
+    the picture; lips that lie on each other are 0 apart.
+    """
+    one = torch.zeros(len(actions), dtype=torch.long)
+    shape = fitter.shape(person.identity[one].double(), actions.double())
+    x, y = person[one].project(shape.float())[..., :2].unbind(-1)
+    apart = (y[:, [67, 66, 65]] - y[:, [61, 62, 63]]).mean(1).clamp(min=0)
+    return apart / torch.hypot(x[:, 45] - x[:, 36], y[:, 45] - y[:, 36])
+
+
 @contextmanager
-def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterator[None]:
+def dictated(pipeline: Any, actions: Array, rate: float, limit: float) -> Iterator[list[float]]:
     """Inside, the pipeline shows given actions (T, 52), each for 1 / `rate` s, whatever the sound.
 
-    The network is told them as the features of `dictation`; the guide shows them as `commanded` does.
+    The network is told them as the features of `dictation`; the guide shows them as `commanded` does. Given is a list
+    that grows, frame by frame, by the lip gap that the guide draws (`drawn_gaps`); it stays empty without a guide.
     """
+    fitter, gaps = HeadFitter(HeadModel.load()), list[float]()
 
     def show(self: FaceGuide, times: Sequence[float]) -> Tensor:
-        wanted = actions[(np.asarray(times) * rate).astype(int)]
-        return torch.from_numpy(commanded(wanted, self.rest))
+        shown = torch.from_numpy(commanded(actions[(np.asarray(times) * rate).astype(int)], self.rest))
+        gaps.extend(drawn_gaps(fitter, self.person, shown).tolist())
+        return shown
 
     features, own = dictation(pipeline.speech, actions, rate, limit), FaceGuide.actions
     pipeline.hear = lambda sound, listener=None: features
     # the pipeline builds its guide itself, so the class is what can be told; put back below whatever happens
     FaceGuide.actions = show  # type: ignore[method-assign]
     try:
-        yield
+        yield gaps
     finally:
         del pipeline.hear
         FaceGuide.actions = own  # type: ignore[method-assign]  # gives the class its own back

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import run
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from speech_windows import FRAMES, frame_times, spoken_windows
@@ -204,13 +204,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    try:
-        train(options.start, options.cache, options.out, options.steps, options.windows, options.seed)
-    except TalkfaceError as error:
-        print(f"talkface: error: {error}", file=sys.stderr)
-        return 2
+    train(options.start, options.cache, options.out, options.steps, options.windows, options.seed)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("train_speech_emotion", main)

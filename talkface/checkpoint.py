@@ -66,7 +66,8 @@ class Bundle:
     """Built parts (in eval mode, gradients off) and what a pipeline must know about them.
 
     `parts` of a talking-face bundle: first_stage, network, conditioner, speech, landmarks, and perhaps mouth (the
-    second look at the lips). `specs` holds each part's `{"class_path", "init_args"}`, `meta` plain JSON values.
+    second look at the lips) and change_decoder (a quick stand-in for the first stage's).
+    `specs` holds each part's `{"class_path", "init_args"}`, `meta` plain JSON values.
     """
 
     parts: dict[str, nn.Module]

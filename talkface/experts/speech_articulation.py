@@ -218,13 +218,19 @@ class ArticulationEncoder(SpeechEncoder):
                 sound begins and ends in silence, and is not cut out of speech that goes on.
         """
         count = self.num_features(waveform.shape[1])
-        level = self.level(waveform) if level is None else level
         margin = self.reach if margin is None else margin
-        padded = F.pad(waveform, (2 * _HOP * margin, 2 * _HOP * margin))
-        x = self.stem(self.mel(padded, 2 * (count + 2 * margin), level))
-        for block in self.blocks:
-            x = block(x)
+        x = self.below(waveform, len(self.blocks), level, margin)
         return self.norm(x[..., margin : margin + count].transpose(1, 2))
+
+    def below(self, waveform: Tensor, cut: int, level: Tensor | None, margin: int) -> Tensor:
+        """(B, channels, T + 2 * margin): what the blocks below number `cut` make of sounds; see `hidden`."""
+        count = self.num_features(waveform.shape[1])
+        level = self.level(waveform) if level is None else level
+        padded = F.pad(waveform, (2 * _HOP * margin, 2 * _HOP * margin))
+        x: Tensor = self.stem(self.mel(padded, 2 * (count + 2 * margin), level))
+        for block in self.blocks[:cut]:
+            x = block(x)
+        return x
 
     def forward(self, waveform: Tensor, level: Tensor | None = None) -> Tensor:
         return self.told(self.hidden(waveform, level))

@@ -48,7 +48,7 @@ class MotionStyle:
 
 
 STYLES = {
-    "subtle": MotionStyle((0.7, 1.1, 0.5), 3.0, 0.0010, 1.2, 0.30, 1.0),
+    "subtle": MotionStyle((0.5, 0.85, 0.4), 2.5, 0.0008, 1.0, 0.30, 1.0),
     "lively": MotionStyle((1.5, 2.6, 1.2), 6.0, 0.0022, 2.4, 0.60, 1.2),
 }
 

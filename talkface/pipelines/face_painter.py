@@ -75,6 +75,7 @@ class FacePainter:
         still: all shots show the same picture, which is then encoded once.
         emotion: id, or NO_EMOTION.
         autoregressive: the reference of a frame is the latents generated for the frame before.
+        change_decoder: (latents, guides' latents) -> change of pixels; None: the first stage decodes both.
         workers: groups that are painted at the same time, each by its share of the processor's threads. Frames then
             come `workers` groups later. 1 where autoregressive.
     """
@@ -97,6 +98,7 @@ class FacePainter:
     guide: FaceGuide | None = None
     refined: bool = True
     workers: int = 1
+    change_decoder: Any = None
 
     @torch.inference_mode()
     def paint(self, shots: Iterator[Shot], keep_going: Callable[[], None]) -> Iterator[Painted]:
@@ -220,9 +222,15 @@ class FacePainter:
         places = [at // factor for at in np.nonzero(blend_mask(self.image_size))]
         low = [max(0, int(at.min()) - _MARGIN) for at in places]
         high = [min(latents.shape[-1], int(at.max()) + 1 + _MARGIN) for at in places]
-        part = torch.cat([latents, guided])[:, :, low[0] : high[0], low[1] : high[1]]
-        made, unchanged = self.first_stage.decode(part).float().clamp(-1, 1).chunk(2)
-        return made - unchanged, low[0] * factor, low[1] * factor
+        made, before = (part[:, :, low[0] : high[0], low[1] : high[1]] for part in (latents, guided))
+        if self.change_decoder is not None:
+            change = self.change_decoder(made, before).float()
+        else:
+            shown, unchanged = (
+                self.first_stage.decode(torch.cat([made, before])).float().clamp(-1, 1).chunk(2)
+            )
+            change = shown - unchanged
+        return change, low[0] * factor, low[1] * factor
 
     def _describe(self, shots: list[Shot], state: _State) -> dict[str, Tensor]:
         """The batch for the conditioners, all but the reference, one row per frame."""

@@ -80,7 +80,7 @@ class TalkingFacePipeline:
 
     Args:
         bundle: built networks: first_stage, network, conditioner, speech, landmarks, and, if it has
-            one, mouth; see `meta` above.
+            them, mouth and change_decoder; see `meta` above.
         precision: "auto", "fp32", "bf16", "fp16": of the first stage and the denoising network.
         finder: a `FaceFinder` to use instead of the bundle's landmark networks.
         group: frames in each network call; None = 8 on the CPU, 32 on CUDA. Another value may change the last
@@ -104,6 +104,8 @@ class TalkingFacePipeline:
         self.dtype = choose_precision(precision, bundle.device)
         self.first_stage = fast_layout(bundle.part("first_stage"))
         self.network = fast_layout(bundle.part("network"))
+        change = bundle.parts.get("change_decoder")
+        self.change_decoder = None if change is None else fast_layout(change)
         self.conditioner = bundle.part("conditioner")
         self.speech = bundle.part("speech")
         self.schedule = bundle.build("schedule")
@@ -293,6 +295,7 @@ class TalkingFacePipeline:
             guide=animator,
             refined=level != "warp",
             workers=self.workers if self._side_by_side(live is None, mode, level) else 1,
+            change_decoder=self.change_decoder,
         )
         return TalkingFilm(
             fps=line.fps,

@@ -65,12 +65,7 @@ def reading_distance(reader: ActionReader, told: Tensor, exact: Tensor) -> Tenso
 @torch.no_grad()
 def heard_below(encoder: ArticulationEncoder, sound: Tensor, cut: int) -> Tensor:
     """What the blocks below number `cut` make of sounds (B, samples): (B, T + 2 * reach, channels), silence around."""
-    count, margin = encoder.num_features(sound.shape[1]), encoder.reach
-    padded = F.pad(sound, (320 * margin, 320 * margin))
-    x = encoder.stem(encoder.mel(padded, 2 * (count + 2 * margin), encoder.level(sound)))
-    for block in encoder.blocks[:cut]:
-        x = block(x)
-    return x.transpose(1, 2)
+    return encoder.below(sound, cut, None, encoder.reach).transpose(1, 2)
 
 
 class LastBlocks(nn.Module):

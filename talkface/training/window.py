@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -37,12 +38,16 @@ class Window:
 
     def decode(self, latents: Tensor) -> Tensor:
         """The window's pixels (B, 3, h, w) of latents (B, C, H / factor, W / factor), float32, not clamped."""
+        return self.apply(self.first_stage.decode, latents)
+
+    def apply(self, decode: Callable[..., Tensor], *latents: Tensor) -> Tensor:
+        """As `decode`, by another decoder, which may be given several latents."""
         if self.edges is None:
-            return self.first_stage.decode(latents).float()
+            return decode(*latents).float()
         left, top, right, bottom = (edge // self.factor for edge in self.edges)
         from_left, from_top = max(0, left - _MARGIN), max(0, top - _MARGIN)
-        part = latents[:, :, from_top : bottom + _MARGIN, from_left : right + _MARGIN]
-        pixels = self.first_stage.decode(part).float()
+        parts = (one[:, :, from_top : bottom + _MARGIN, from_left : right + _MARGIN] for one in latents)
+        pixels = decode(*parts).float()
         y, x = (top - from_top) * self.factor, (left - from_left) * self.factor
         height, width = (bottom - top) * self.factor, (right - left) * self.factor
         return pixels[:, :, y : y + height, x : x + width]

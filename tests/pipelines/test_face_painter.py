@@ -189,6 +189,18 @@ def test_what_the_network_changed_is_laid_over_the_large_guide():
     assert guide.drawn == list(range(6))
 
 
+def test_a_change_decoder_takes_the_place_of_the_first_stage_s():
+    """Here one that sees every change the other way round."""
+    shots = [large_shot(k, 0) for k in range(4)]
+    references = References(large_shot(0, 255).crop)
+    plain, inverted, guide = (
+        paint(painter(guide=Plaid(2 * SIZE), references=references, **options), shots)[3][1] / 127.5 - 1.0
+        for options in ({}, {"change_decoder": lambda made, before: before - made}, {"refined": False})
+    )
+    assert np.abs(plain - guide).max() > 0.3
+    assert inverted - guide == pytest.approx(guide - plain, abs=0.02)
+
+
 def test_an_unrefined_guide_is_the_result_and_no_network_is_asked():
     engine = painter(guide=Plaid(SIZE), refined=False)
     pictures = [image for _, image in paint(engine, [shot(k, 0) for k in range(3)])]

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from dubbed_films import in_frame
-from evaluate_actions import STEPS, as_actions, commands, face_tile
+from evaluate_actions import STEPS, as_actions, commands, face_tile, witnesses
 from evaluate_actions import main as evaluate_actions
 from evaluate_dubbing import DUBBED, SEAMS, restlessness, skin, table
 from evaluate_noise import babble, compare, mix, noisy, pink_noise
@@ -21,6 +23,7 @@ from measuring import (
     cell,
     dictated,
     dictation,
+    drawn_gaps,
     files_in,
     markdown,
     mean_cell,
@@ -33,9 +36,11 @@ from measuring import (
 from talkface.data.synthetic.voices import Voice, speak
 from talkface.errors import TalkfaceError
 from talkface.experts.speech_articulation import ArticulationEncoder
-from talkface.head.model import ACTIONS
+from talkface.head.fit import FittedHead, HeadFitter
+from talkface.head.model import ACTIONS, HeadModel
 from talkface.media import Audio, write_image
 from talkface.metrics.articulation import BILABIALS
+from talkface.metrics.commands import response
 from talkface.portrait.blend import blend_mask
 from talkface.portrait.crop import AlignedCrop
 
@@ -86,6 +91,34 @@ def test_dictation_wants_an_encoder_that_tells_actions(tiny_pipeline):
         dictated(tiny_pipeline, np.zeros((1, 52), np.float32), 2.0, 6.0),
     ):
         pass
+
+
+def test_drawn_lips_part_evenly_with_the_jaw_and_never_less_than_nothing():
+    fitter = HeadFitter(HeadModel.load())
+    person = FittedHead(
+        rotation=torch.eye(3)[None],
+        scale=torch.full((1,), 1000.0),
+        translation=torch.full((1, 2), 128.0),
+        identity=torch.zeros(1, len(fitter.identity)),
+        actions=torch.zeros(1, len(ACTIONS)),
+        error=torch.zeros(1),
+    )
+    told = torch.zeros(6, len(ACTIONS))
+    told[:5, JAW] = torch.linspace(0, 1, 5)
+    told[5, ACTIONS.index("mouthClose")] = 0.5  # lips on each other
+    gaps = drawn_gaps(fitter, person, told).numpy()
+    assert gaps[5] == 0 and gaps[4] > 0.2
+    assert response(np.linspace(0, 1, 5), gaps[:5])[0] > 0.999
+    larger = replace(person, scale=2 * person.scale)
+    assert np.allclose(drawn_gaps(fitter, larger, told).numpy(), gaps, atol=1e-6)
+
+
+def test_witnesses_of_the_jaw():
+    told = np.linspace(0, 1, STEPS["jawOpen"])
+    seen = witnesses([*(0.3 * told), 0.9], np.where(told > 0.9, np.nan, told**2))
+    assert seen["drawn correlation"] == pytest.approx(1)
+    assert 0.9 < seen["second correlation"] < 0.99
+    assert math.isnan(witnesses([], told)["drawn correlation"])
 
 
 def test_commands_are_ramps_of_the_actions():

@@ -71,12 +71,13 @@ def test_the_recipe_makes_a_bundle_that_speaks(work: Path) -> None:
         "first_stage",
         "talking",
         "one_step",
+        "change_decoder",
         "pack",
         "--out",
         str(work / "bundle"),
         *options,
     )
-    stages = ["pairs", "first_stage", "talking", "one_step", "pack"]
+    stages = ["pairs", "first_stage", "talking", "one_step", "change_decoder", "pack"]
     assert [line.split(":")[0] for line in said.splitlines()] == stages
 
     latents = torch.load(work / "latents.pt", weights_only=True)
