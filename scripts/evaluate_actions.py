@@ -135,12 +135,13 @@ def judge_frames(
 
 
 def witnesses(drawn: list[float], second: Array) -> dict[str, Any]:
-    """How lip gaps follow the commanded jaw: as drawn (no number without a guide), and by the second look."""
+    """How lip gaps follow the commanded jaw: as drawn (no number without a guide), and by the second look (no number
+    when it loses the face on the way, as where a chin leaves the picture)."""
     told = np.array([amount for _, amount in commands()[:JAW_STEPS]])
     exact = np.array(drawn[:JAW_STEPS] if drawn else [np.nan] * JAW_STEPS)
     return {
         "drawn correlation": response(told, exact)[0],
-        "second correlation": response(told, second)[0],
+        "second correlation": response(told, second)[0] if np.isfinite(second).all() else float("nan"),
         "drawn gaps": exact,
         "second gaps": second,
     }

@@ -257,7 +257,7 @@ class Guide:
             rows = (numbers == PARTS.index(name)).nonzero().squeeze(1)
             if not len(rows):
                 continue
-            reached = light_inside(name, depth[rows], now[rows])[:, None]
+            reached = light_inside(name, depth[rows], now[rows])
             albedo = place.new_tensor(COLOURS[name]).expand(len(rows), -1)
             if name not in _TEETH:
                 result[rows] = albedo * light[rows] * reached
@@ -265,7 +265,7 @@ class Guide:
             bright, gum = tooth_pattern(place[rows], name == "upper_teeth", _TOOTH_WIDTH, _TOOTH_GAP)
             albedo = torch.lerp(albedo * tint[rows] * bright[:, None], place.new_tensor(GUM), gum[:, None])
             shown = ((photographed[rows] + 1.0) / 2.0).clamp(0, 1) ** 2.2
-            change = reached / light_inside(name, depth[rows], before[rows])[:, None].clamp(min=1e-3)
+            change = reached / light_inside(name, depth[rows], before[rows]).clamp(min=1e-3)
             result[rows] = torch.lerp(
                 albedo * light[rows] * reached, shown * change.clamp(0.4, 1.1), own[rows]
             )

@@ -143,7 +143,7 @@ def _depth_light(surface: Surface, light: Light, name: str) -> Tensor:
     flat = torch.lerp(
         surface.normal, torch.tensor([0.0, 0.3, 1.0], device=fall.device).expand_as(surface.normal), 0.4
     )
-    return illuminate(functional.normalize(flat, dim=-1), light, torch.full((3,), 0.4)) * fall[:, None]
+    return illuminate(functional.normalize(flat, dim=-1), light, torch.full((3,), 0.4)) * fall
 
 
 def _shade_lining(surface: Surface, colour: Tensor, person: Person, light: Light, atlas: FaceAtlas) -> Tensor:
