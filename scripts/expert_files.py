@@ -97,7 +97,9 @@ def save_expert(
         for name, value in network.state_dict().items()
     }
     # not with_suffix: a name may have a point in it
-    save_file(weights, f"{out}.safetensors", metadata={"format": "pt"})
+    weights_file = Path(f"{out}.safetensors")
+    save_file(weights, weights_file, metadata={"format": "pt"})
+    weights_file.chmod(0o644)  # written for the owner only, but given away
     Path(f"{out}.json").write_text(
         json.dumps({"class_path": class_path, "init_args": init_args}, indent=1) + "\n"
     )
