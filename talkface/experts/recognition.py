@@ -62,9 +62,9 @@ def to_template(images: Tensor, landmarks: Tensor | None = None) -> Tensor:
         (B, 3, 112, 112) in [-1, 1], differentiable in `images`.
     """
     side = images.shape[-1]
-    goal = (torch.tensor(TEMPLATE, device=images.device) + 0.5) / TEMPLATE_SIZE
+    goal = (torch.tensor(TEMPLATE, dtype=torch.float32, device=images.device) + 0.5) / TEMPLATE_SIZE
     if landmarks is None:
-        found = torch.tensor(CANONICAL, device=images.device).expand(len(images), 5, 2)
+        found = torch.tensor(CANONICAL, dtype=torch.float32, device=images.device).expand(len(images), 5, 2)
     else:
         found = five_points(landmarks.to(images.device)) / side
     backward = _similarity(goal.expand_as(found), found)

@@ -131,7 +131,7 @@ class ClipFinetuneModule(EditingModule):
         }
         self.log_dict(values, prog_bar=True, sync_dist=True, batch_size=len(edited))
         if (judge := self._experts[1]) is not None:
-            hits = (judge(edited).argmax(1) == batch["target"]).float()
+            hits = (judge(edited.float()).argmax(1) == batch["target"]).float()
             for name, own in by_target(hits, batch["target"], self.emotions).items():
                 self.log(name, own.mean(), prog_bar=name == ACCURACY, sync_dist=True, batch_size=len(own))
 

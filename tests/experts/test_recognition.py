@@ -174,3 +174,14 @@ def test_the_small_one_fills_the_role():
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
     vectors[:, 0].sum().backward()
     assert float(images.grad.abs().sum()) > 0
+
+
+def test_faces_are_aligned_where_half_precision_is_the_default():
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = to_template(images)
+    torch.set_default_dtype(torch.bfloat16)  # as a trainer of precision bf16-true does
+    try:
+        result = to_template(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(result, expected)
