@@ -56,7 +56,8 @@ class Guides:
         shown: what the result is laid over: behind the head each frame's own picture.
         share: (N, 1, S, S) in [0, 1], how much of the network's changes is taken: what the mesh covers; of a still
             picture only what moved, since elsewhere there is nothing to mend.
-        mouth: (N, 1, S, S) in [0, 1]: around the inside of the mouth, where the network may change colours.
+        mouth: (N, 1, S, S) in [0, 1]: around the inside of the mouth, where the network may change the hue of what is
+            dark.
         flow: (N, S, S, 3) float32 on the CPU, of a still picture that has more detail than its crop: where that
             detail goes, see `portrait.blend.paste`; None otherwise.
     """

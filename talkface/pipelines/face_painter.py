@@ -32,6 +32,7 @@ UPPER_LANDMARKS = 48  # the points that are not the mouth
 NO_EMOTION = -1
 _MARGIN = 1  # latents decoded around what is shown
 _LEAST_HUE = 0.3  # share of a change of hue that is taken where the photograph has its own colours
+_BRIGHT_TO_DARK = (0.0, -0.4)  # mean of the colours, from teeth to the dark between them
 
 Painted = tuple[Shot, np.ndarray | None]
 
@@ -208,9 +209,11 @@ class FacePainter:
         change = F.interpolate(change, scale_factor=float(factor), mode="bicubic", align_corners=False)
         rows = slice(factor * top, factor * top + change.shape[2])
         columns = slice(factor * left, factor * left + change.shape[3])
-        share, mouth = (part[:, :, rows, columns] for part in (guides.share, guides.mouth))
+        share, mouth, under = (
+            part[:, :, rows, columns] for part in (guides.share, guides.mouth, guides.shown)
+        )
         result = guides.shown.clone()
-        result[:, :, rows, columns] += share * keep_colours(change, mouth)
+        result[:, :, rows, columns] += share * keep_colours(change, mouth * is_dark(under))
         return to_uint8(result)
 
     def _change(self, latents: Tensor, guided: Tensor) -> tuple[Tensor, int, int]:
@@ -293,6 +296,13 @@ def keep_colours(change: Tensor, free: Tensor) -> Tensor:
     """
     grey = change.mean(1, keepdim=True)
     return grey + (_LEAST_HUE + (1.0 - _LEAST_HUE) * free) * (change - grey)
+
+
+def is_dark(pictures: Tensor) -> Tensor:
+    """(N, 1, S, S) in [0, 1] of pictures (N, 3, S, S) in [-1, 1]: 1 in a mouth's dark, 0 on its teeth, whose colour the
+    guide has from the photograph's light."""
+    bright, dark = _BRIGHT_TO_DARK
+    return ((bright - pictures.mean(1, keepdim=True)) / (bright - dark)).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from talkface.conditioning.frames import FramesConditioner
 from talkface.diffusion.schedule import NoiseSchedule
 from talkface.networks.vqgan import IdentityFirstStage
 from talkface.pipelines.face_guide import Guides
-from talkface.pipelines.face_painter import FacePainter, References, Sound, keep_colours
+from talkface.pipelines.face_painter import FacePainter, References, Sound, is_dark, keep_colours
 from talkface.pipelines.sampling import LatentSampler
 from talkface.pipelines.sources import Shot
 from talkface.portrait.blend import generation_mask
@@ -218,6 +218,13 @@ def test_hues_change_freely_only_around_the_inside_of_the_mouth():
     assert kept.mean(1).allclose(change.mean(1)), "light and shade are the network's"
     spread = kept.amax(1) - kept.amin(1)
     assert float(spread[..., :2].max()) < 0.5 * float(spread[..., 2:].min())
+
+
+def test_teeth_are_no_part_of_a_mouths_dark():
+    teeth, tongue = torch.tensor([0.7, 0.6, 0.5]), torch.tensor([-0.3, -0.8, -0.8])
+    row = torch.stack([teeth, 0.5 * (teeth + tongue), tongue], dim=1)[None, :, None]
+    dark = is_dark(row).flatten()
+    assert float(dark[0]) == 0.0 and 0.0 < float(dark[1]) < 1.0 and float(dark[2]) == 1.0
 
 
 def test_the_network_hears_the_columns_that_it_knows():
