@@ -23,7 +23,7 @@ from talkface.data.synthetic.wear import KINDS
 from talkface.head import PARTS
 from talkface.head.inside import COLOURS, GUM, light_inside, tooth_pattern
 
-_WRAP = torch.tensor([0.30, 0.16, 0.12])
+_WRAP = torch.tensor([0.30, 0.16, 0.12], device="cpu")
 _EYE_CENTRE = (0.0298, 0.0, 0.0)
 
 
