@@ -6,6 +6,7 @@ See `train_speech.py`, whose first two steps these are.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from talkface.data.synthetic.sentences import sentence
 from talkface.data.synthetic.visemes import MOUTH_ACTIONS, speech_actions
 from talkface.data.synthetic.voices import Voice, available_families, speak
 from talkface.errors import TalkfaceError, require
+from talkface.media.output import replacing
 from talkface.training.speech import ArticulationBatch
 
 RATE, WINDOW, FRAMES = 16000, 30, 1500
@@ -158,9 +160,53 @@ def output_columns() -> list[int]:
     return [MOUTH_ACTIONS.index(n if n in MOUTH_ACTIONS else n + "Left") for n in OUTPUTS]
 
 
+def other_voice(sound: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The same words at the same times from another throat: pitch and formants are moved apart from each other, by the
+    vocoder WORLD (Morise, Yokomori and Ozawa 2016).
+
+    Args:
+        sound: int16 (samples,), one speaker at a time.
+
+    Returns:
+        int16 like `sound`; its median pitch is between 85 and 260 Hz, formants move by -15 to +20 %.
+    """
+    world = require("pyworld", extra="teacher")
+    samples = sound.astype(np.float64) / 32767
+    pitch, times = world.dio(samples, RATE, frame_period=5.0)
+    pitch = world.stonemask(samples, pitch, times, RATE)
+    envelope = world.cheaptrick(samples, pitch, times, RATE)
+    noise = world.d4c(samples, pitch, times, RATE)
+    voiced = pitch[pitch > 0]
+    wanted = math.exp(random.uniform(math.log(85), math.log(260)))
+    pitch = pitch * (wanted / np.median(voiced) if len(voiced) else 1.0)
+    bins = np.arange(envelope.shape[1]) / random.uniform(0.85, 1.2)
+    low = np.minimum(bins.astype(int), envelope.shape[1] - 2)
+    part = np.minimum(bins - low, 1.0)
+    moved = [
+        np.ascontiguousarray(one[:, low] * (1 - part) + one[:, low + 1] * part) for one in (envelope, noise)
+    ]
+    made = world.synthesize(pitch, *moved, RATE, 5.0)[: len(samples)]
+    made = np.pad(made, (0, len(samples) - len(made)))
+    return (made * min(1.0, 0.95 / max(np.abs(made).max(), 1e-6)) * 32767).astype(np.int16)
+
+
+def convert(cache: Path, names: tuple[str, ...], share: float, seed: int) -> None:
+    """Writes `cache`/voice-NAME-NNN.npy, `other_voice` of a `share` of the windows; those that are there stay."""
+    for name in names:
+        for number, path in enumerate(sorted(cache.glob(f"{name}-[0-9]*.npz"))):
+            out = cache / f"voice-{path.stem}.npy"
+            random = np.random.default_rng([seed, number, 0x701CE])
+            if random.random() >= share or out.exists():
+                continue
+            with np.load(path) as data:
+                made = other_voice(data["sound"], random)
+            with replacing(out) as temporary, temporary.open("wb") as file:
+                np.save(file, made)
+
+
 class Windows:
     """The prepared windows in memory: sound int16 (N, 480000), teacher float16 (N, 1500, 384), actions (N,
-    1500, A)."""
+    1500, A), and for some the same in another voice, `other`: row -> int16 (480000,)."""
 
     def __init__(self, cache: Path, names: tuple[str, ...]) -> None:
         files = [f for name in names for f in sorted(cache.glob(f"{name}-[0-9]*.npz"))]
@@ -169,11 +215,15 @@ class Windows:
         self.sound = np.empty((len(files), RATE * WINDOW), np.int16)
         self.teacher = np.empty((len(files), FRAMES, 384), np.float16)
         self.actions = np.full((len(files), FRAMES, len(OUTPUTS)), np.nan, np.float32)
+        self.other: dict[int, np.ndarray] = {}
         for i, file in enumerate(files):
             with np.load(file) as data:
                 self.sound[i], self.teacher[i] = data["sound"], data["features"]
                 if data["actions"].size:
                     self.actions[i] = data["actions"][:, output_columns()]
+            converted = cache / f"voice-{file.stem}.npy"
+            if converted.exists():
+                self.other[i] = np.load(converted)
         self.exact = ~np.isnan(self.actions[:, 0, 0])
         sample = self.teacher[::3].reshape(-1, 384).astype(np.float32)
         self.mean, self.std = sample.mean(0), sample.std(0) + 1e-3
@@ -184,15 +234,28 @@ class Windows:
         return torch.from_numpy(known.mean(0)), torch.from_numpy(known.std(0).clip(0.01))
 
     def draw(self, rows: np.ndarray, length: int, random: np.random.Generator) -> ArticulationBatch:
-        """Random crops of `length` features out of the windows `rows`."""
+        """Random crops of `length` features out of the windows `rows`; half of those that can be heard in another
+        voice are, with their own as the `original`."""
         starts = random.integers(0, FRAMES - length, len(rows))
-        sound = np.stack(
-            [self.sound[r, s * 320 : (s + length) * 320] for r, s in zip(rows, starts, strict=True)]
-        )
+
+        def cut(sources: list[np.ndarray]) -> np.ndarray:
+            return np.stack(
+                [one[s * 320 : (s + length) * 320] for one, s in zip(sources, starts, strict=True)]
+            )
+
+        own = [self.sound[r] for r in rows]
+        original = cut(own)
+        sound = original
+        if self.other:
+            chosen = random.random(len(rows)) < 0.5
+            sound = cut(
+                [self.other.get(r, one) if c else one for r, one, c in zip(rows, own, chosen, strict=True)]
+            )
         teacher = np.stack([self.teacher[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
         actions = np.stack([self.actions[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
         return ArticulationBatch(
             torch.from_numpy(sound.astype(np.float32) / 32767),
             torch.from_numpy(actions),
             torch.from_numpy((teacher.astype(np.float32) - self.mean) / self.std),
+            torch.from_numpy(original.astype(np.float32) / 32767) if self.other else None,
         )

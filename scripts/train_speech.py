@@ -17,6 +17,9 @@ to tell of a noisy sound what averaged weights tell of the clean one:
 
     python scripts/train_speech.py --cache DIR --real FOLDER... --out robust.safetensors --start speech.safetensors \
         --hard-noise --consistency 1 --peak-rate 6e-4 --time-budget 2400
+
+With `--other-voices 0.5` half of the windows are said from another throat, too; with `--consistency` the encoder is to
+tell of it what the averaged weights tell of the original.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from speech_windows import FRAMES, OUTPUTS, Windows, prepare
+from speech_windows import FRAMES, OUTPUTS, Windows, convert, prepare
 from torch import nn
 
 from talkface.arguments import number
@@ -280,10 +283,17 @@ def main() -> int:
         default=1.0,
         help="how far to go from --start to what was trained, 0 to 1",
     )
+    parser.add_argument(
+        "--other-voices",
+        type=number(0, 1),
+        default=0.0,
+        help="share of the windows that are heard from another throat, too (WORLD; the package pyworld)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
         prepare(arguments.cache, arguments.real, arguments.windows, arguments.seed, arguments.teacher)
+        convert(arguments.cache, ("synthetic", "real"), arguments.other_voices, arguments.seed)
         train(
             arguments.cache,
             arguments.out,

@@ -40,11 +40,13 @@ class ArticulationBatch:
         sound: (B, samples) clean, 16 kHz.
         actions: (B, T, A) mouth actions at 50 Hz.
         teacher: (B, T, D) features of the teacher, standardised.
+        original: (B, samples) like `sound`, as it was recorded, where `sound` says it in another voice.
     """
 
     sound: Tensor
     actions: Tensor
     teacher: Tensor
+    original: Tensor | None = None
 
 
 class TeacherHead(nn.Module):
@@ -126,8 +128,8 @@ class ArticulationTraining(nn.Module):
         """Loss of a batch, heard through augmentation.
 
         Args:
-            reference: hears the same crops clean; its outputs are targets, too. Weights averaged over the run, as
-                in Tarvainen & Valpola, "Mean teachers are better role models", 2017.
+            reference: hears the same crops clean and in their original voice; its outputs are targets, too. Weights
+                averaged over the run, as in Tarvainen & Valpola, "Mean teachers are better role models", 2017.
 
         Returns:
             `loss` and its parts, `motion` (1 for a mouth that stays at its mean), `teacher` and, with a reference,
@@ -151,7 +153,8 @@ class ArticulationTraining(nn.Module):
         loss = motion + self.teacher_weight * teacher
         if reference is not None:
             with torch.no_grad():
-                clean_hidden, clean_actions, _ = reference._hear(batch.sound, whole)
+                clean = batch.sound if batch.original is None else batch.original
+                clean_hidden, clean_actions, _ = reference._hear(clean, whole)
             heard = ~silent
             parts["consistency"] = consistency(
                 hidden[heard], predicted[heard], clean_hidden[heard], clean_actions[heard]
@@ -203,15 +206,19 @@ def stretch(batch: ArticulationBatch, factor: float, length: int) -> Articulatio
     position = torch.arange(samples) * factor
     left = position.long().clamp(max=batch.sound.shape[1] - 2)
     part = (position - left).to(batch.sound.dtype)
-    sound = torch.lerp(batch.sound[:, left], batch.sound[:, left + 1], part)
+
+    def played(sound: Tensor) -> Tensor:
+        return torch.lerp(sound[:, left], sound[:, left + 1], part)
+
     frame = ((torch.arange(length) + 0.5) * samples / length * factor / hop - 0.5).clamp(
         0, batch.actions.shape[1] - 1.001
     )
     low, blend = frame.long(), (frame - frame.long())[None, :, None]
     return ArticulationBatch(
-        sound,
+        played(batch.sound),
         torch.lerp(batch.actions[:, low], batch.actions[:, low + 1], blend),
         torch.lerp(batch.teacher[:, low], batch.teacher[:, low + 1], blend),
+        None if batch.original is None else played(batch.original),
     )
 
 

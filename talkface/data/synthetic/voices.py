@@ -34,6 +34,8 @@ __all__ = ["FAMILIES", "HELD_OUT_FAMILY", "SAMPLE_RATE", "Utterance", "Voice", "
 
 SAMPLE_RATE = 16000
 HELD_OUT_FAMILY = "piper"
+_STOPS = ("P", "B", "T", "D", "K", "G", "CH", "JH")
+_LONGEST_CLOSURE = 0.08  # seconds; of the silence in front of a sentence the lips need not be closed all the time
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,7 @@ class EspeakVoice(Voice):
             symbols = [s for s, _, _ in from_ipa(written)]
             step = (end - start) / max(len(symbols), 1)
             phonemes += [(s, start + i * step, start + (i + 1) * step) for i, s in enumerate(symbols)]
-        return samples, rate, phonemes
+        return samples, rate, _with_closures(samples, rate, phonemes)
 
 
 @dataclass(frozen=True)
@@ -187,14 +189,15 @@ class PiperVoice(Voice):
         session, config = _piper_session()
         ids_of = config["phoneme_id_map"]
         written = ", ".join(espeak.ipa(text, config["espeak"]["voice"])).strip() + "."
-        # ids: start, pad, (sign, pad)*, end; `owner[i]` is the character that id i belongs to
-        ids, owner = [*ids_of["^"], *ids_of["_"]], [-1, -1]
+        # ids: start, pad, (sign, pad)*, end. The pad in front of a sign sounds like it already: sibilants hiss and
+        # stops are silent from there on, to 5 ms. `begins` says at which id a character's time begins.
+        ids, begins = [*ids_of["^"], *ids_of["_"]], {}
         for position, sign in enumerate(written):
             if sign in ids_of:
+                begins[position] = len(ids) - 1
                 ids += [*ids_of[sign], *ids_of["_"]]
-                owner += [position] * (len(ids_of[sign]) + 1)
+        begins[len(written)] = len(ids) - 1
         ids += ids_of["$"]
-        owner.append(len(written))
         # no sampling noise: the same text gives the same sound
         scales = np.array([0.0, self.length_scale, 0.0], dtype=np.float32)
         feed = {"input": np.array([ids]), "input_lengths": np.array([len(ids)]), "scales": scales}
@@ -203,9 +206,8 @@ class PiperVoice(Voice):
         sound, frames = sound.squeeze(), durations.squeeze()
         edges = np.concatenate([[0.0], np.cumsum(frames)]) * (len(sound) / frames.sum() / rate)
         start = np.full(len(written) + 1, np.nan)
-        for i, position in enumerate(owner):
-            if position >= 0 and np.isnan(start[position]):
-                start[position] = edges[i]
+        for position, number in begins.items():
+            start[position] = edges[number]
         # signs without an id take no time: they begin where the next sign does
         for position in range(len(written) - 1, -1, -1):
             if np.isnan(start[position]):
@@ -217,7 +219,7 @@ class PiperVoice(Voice):
             while last < len(written) and written[last] in "ːˑ̩":
                 last += 1
             phonemes.append((symbol, float(start[first]), float(start[last])))
-        return sound, rate, _share_equal(phonemes)
+        return sound, rate, _with_closures(sound, rate, _share_equal(phonemes))
 
 
 FAMILIES: dict[str, Any] = {"espeak": EspeakVoice, "flite": FliteVoice, "piper": PiperVoice}
@@ -261,6 +263,34 @@ def speak(voice: Voice, text: str) -> Utterance:
         if end - start > 1e-3:
             placed.append((symbol, round(start + shift, 4), round(end + shift, 4)))
     return Utterance(samples.astype(np.float32), placed, text, voice.name)
+
+
+def _with_closures(
+    samples: np.ndarray, rate: int, phonemes: list[tuple[str, float, float]]
+) -> list[tuple[str, float, float]]:
+    """Lets stops begin where the sound stops. The events of espeak-ng come at the burst, when lips or tongue open; the
+    25 to 60 ms of silence in front of it, while they are closed, go to the phoneme before."""
+    hop = rate // 200
+    steps = samples[: len(samples) // hop * hop].reshape(-1, hop)
+    loudness = np.sqrt(np.square(steps).mean(1))
+    out: list[tuple[str, float, float]] = []
+    for symbol, start, end in phonemes:
+        begin = start
+        if symbol in _STOPS:
+            earliest = max(start - _LONGEST_CLOSURE, 0.0)
+            threshold = 0.0
+            if out:
+                _, before, until = out[-1]
+                earliest = max(earliest, until if until < start else (before + start) / 2)
+                threshold = 0.2 * loudness[int(before * 200) : int(until * 200) + 1].max(initial=0.0)
+            step = round(start * 200)
+            while step > 0 and (step - 1) / 200 >= earliest and loudness[step - 1] <= threshold:
+                step -= 1
+            begin = min(start, step / 200)
+            if out and out[-1][2] > begin:
+                out[-1] = (*out[-1][:2], begin)
+        out.append((symbol, begin, end))
+    return out
 
 
 def _share_equal(phonemes: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:

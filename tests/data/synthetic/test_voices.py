@@ -50,6 +50,38 @@ def test_stops_are_quieter_than_vowels(utterance):
     assert level(VOWELS) > 1.5 * level(("P", "T", "B", "D"))
 
 
+def lag_of(measured, sentences, symbols):
+    """Milliseconds by which the times of `symbols` are late against what is `measured` in the sound every 5 ms."""
+    lags = np.arange(-60, 61, 5)
+    fits = []
+    for said in sentences:
+        levels = measured(said.samples[: len(said.samples) // 80 * 80].reshape(-1, 80))
+        times = (np.arange(len(levels)) + 0.5) / 200
+        for lag in lags:
+            at = times + lag / 1000
+            inside = sum(((at >= a) & (at < b) for s, a, b in said.phonemes if s in symbols), at < 0)
+            fits.append(np.corrcoef(levels, inside)[0, 1] if inside.std() else 0.0)
+    return lags[np.reshape(fits, (len(sentences), -1)).mean(0).argmax()]
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f in available_families()])
+def test_times_are_those_of_the_sound(family):
+    """Stops begin where the sound stops (lips and tongue close there, not at the burst); sibilants where it hisses."""
+    split = "test" if family == HELD_OUT_FAMILY else "train"
+    voices = FAMILIES[family].all()[:2]
+    sentences = [speak(voice, sentence(k, split)) for voice in voices for k in range(12)]
+
+    def silence(steps):
+        return -np.log(np.square(steps).mean(1) + 1e-6)
+
+    def hiss(steps):
+        power = np.abs(np.fft.rfft(steps * np.hanning(80))) ** 2
+        return np.log(power[:, 20:].sum(1) + 1e-6) - np.log(power[:, 1:6].sum(1) + 1e-6)
+
+    assert abs(lag_of(silence, sentences, ("P", "T", "K", "CH"))) <= 15
+    assert abs(lag_of(hiss, sentences, ("S", "Z", "SH", "ZH"))) <= 15
+
+
 def test_the_right_words_are_said(utterance):
     said = [split_stress(p[0])[0] for p in utterance.phonemes]
     assert said[0] == "B" and said[1] in ("AA", "AO") and said[2] == "B" and said[-1] == "P"
