@@ -94,11 +94,12 @@ def untrained_encoder() -> tuple[dict[str, Any], ArticulationEncoder]:
 
 
 def start_from(path: Path, learner: ArticulationTraining, windows: Windows) -> None:
-    """Gives `learner` the weights of an encoder; the head that tells the teacher's features, which encoders are
-    shipped without, is fitted to it by least squares."""
+    """Gives `learner` the weights of an encoder, without its emotion branch, which is trained anew afterwards; the head
+    that tells the teacher's features, which encoders are shipped without, is fitted to it by least squares."""
     _, encoder = untrained_encoder()
     try:
-        encoder.load_state_dict(load_file(path))
+        weights = load_file(path)
+        encoder.load_state_dict({k: value for k, value in weights.items() if not k.startswith("branch.")})
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise TalkfaceError(
@@ -133,6 +134,7 @@ def train(
     hard_noise: bool = False,
     consistency: float = 0.0,
     share: float = 1.0,
+    real_share: float = 0.5,
 ) -> Path:
     """Trains for `time_budget` seconds, all runs together, after the head (a minute); resumes from `cache`/state.pt,
     with `start` from `cache`/continued.pt.
@@ -142,6 +144,7 @@ def train(
         peak_rate: highest learning rate.
         hard_noise, consistency: see `ArticulationTraining`; consistency 0: no second hearing.
         share: how far what is written goes from `start` to what was trained, see `export`.
+        real_share: of the crops of a step, those of recordings.
 
     Returns:
         `out`: the weights in float16, with the class and its arguments beside them in a `.json`.
@@ -184,14 +187,14 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     exact, labelled = np.flatnonzero(windows.exact), np.flatnonzero(~windows.exact)
-    half = batch_size // 2 if len(labelled) else batch_size
+    made = batch_size - round(real_share * batch_size) if len(labelled) else batch_size
     while (done := (spent + time.monotonic() - began) / time_budget) < 1.0:
         random, generator = np.random.default_rng([seed, step, 2]), torch.Generator().manual_seed(seed + step)
         # the rate warms up over 50 steps and falls along a cosine of the time spent
         rate = peak_rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = np.concatenate([random.choice(exact, half), random.choice(labelled, batch_size - half)])
+        rows = np.concatenate([random.choice(exact, made), random.choice(labelled, batch_size - made)])
         batch = stretch(windows.draw(rows, 242, random), random.uniform(0.82, 1.2), 200)
         losses = learner(batch, generator, averaged.eval() if consistency else None)
         optimizer.zero_grad()
@@ -289,6 +292,9 @@ def main() -> int:
         default=0.0,
         help="share of the windows that are heard from another throat, too (WORLD; the package pyworld)",
     )
+    parser.add_argument(
+        "--real-share", type=number(0, 1), default=0.5, help="share of recordings in what a step hears"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
@@ -305,6 +311,7 @@ def main() -> int:
             hard_noise=arguments.hard_noise,
             consistency=arguments.consistency,
             share=arguments.share,
+            real_share=arguments.real_share,
         )
     except TalkfaceError as error:
         print(f"talkface: error: {error}", file=sys.stderr)

@@ -55,6 +55,21 @@ def test_stretch_keeps_sound_and_actions_together(factor):
     assert (loud == batch.actions[..., 0].round()).float().mean() > 0.96
 
 
+def test_the_original_voice_is_played_as_fast_and_is_what_the_reference_hears():
+    batch = tone_bursts(length=240)
+    batch.original = 0.5 * batch.sound
+    stretched = stretch(batch, 1.1, 200)
+    torch.testing.assert_close(stretched.original, 0.5 * stretched.sound)
+    training, reference = make_training(), make_training()
+    stretched.original = torch.zeros_like(stretched.sound)
+    far = training(stretched, torch.Generator().manual_seed(0), reference)["consistency"]
+    stretched.original = stretched.sound
+    near = training(stretched, torch.Generator().manual_seed(0), reference)["consistency"]
+    stretched.original = None
+    same = training(stretched, torch.Generator().manual_seed(0), reference)["consistency"]
+    assert torch.equal(near, same) and not torch.isclose(far, near, rtol=0.01)
+
+
 def test_augmentation_does_not_shift_or_break_the_sound():
     sound = 0.1 * torch.randn(32, 16000, generator=torch.Generator().manual_seed(5))
     heard, silent = augment_sound(sound, torch.Generator().manual_seed(0))
