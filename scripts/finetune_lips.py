@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from talkface import TalkingFacePipeline
+from talkface.arguments import number
 from talkface.checkpoint import instantiate, load_bundle, save_bundle
 from talkface.data.base import Corpus
 from talkface.diffusion.timesteps import uniform_timesteps
@@ -57,7 +58,14 @@ def sequences(options: argparse.Namespace) -> None:
     corpus = Corpus(options.corpus, "train")
     seconds = 60 * options.draw_minutes
     draw_sequences(
-        corpus, pipeline, options.work / "train", options.frames, options.rounds, seconds, options.seed
+        corpus,
+        pipeline,
+        options.work / "train",
+        options.frames,
+        options.rounds,
+        seconds,
+        options.seed,
+        options.other_voices,
     )
 
 
@@ -140,9 +148,9 @@ def tune(options: argparse.Namespace) -> None:
 def balance(module: LipFinetuneModule, data: Sequences, count: int = 8) -> float:
     """How much larger the term of pixels is than the reader's, whose scale is its own, before training."""
     sums = {"pixel": 0.0, "reading": 1e-9}
-    for number in range(min(count, len(data))):
-        batch = {name: value[None] for name, value in data[number].items()}
-        clean, inputs, drops = module.tune(batch, step_generator(0, number), drop=True)
+    for place in range(min(count, len(data))):
+        batch = {name: value[None] for name, value in data[place].items()}
+        clean, inputs, drops = module.tune(batch, step_generator(0, place), drop=True)
         shown, true = module.shown(clean, inputs, drops), module.window.cut(inputs["target"])
         film = module.window.paste(shown, inputs["target"])
         terms = module.objective.terms(film[None], shown[None], true[None], batch)
@@ -182,6 +190,12 @@ def main() -> int:
     add("--most", type=int, default=10**6, help="of these sequences are used")
     add("--rounds", type=int, default=2, help="sequences of each clip")
     add("--frames", type=int, default=16, help="of a sequence")
+    add(
+        "--other-voices",
+        type=number(0, 1),
+        default=0.0,
+        help="share of the sounds that are said from another throat (pyworld)",
+    )
     add("--batch-size", type=int, default=1, help="sequences")
     add("--features", default="frames", choices=("frames", "sequence"))
     add(

@@ -1,8 +1,8 @@
 """What a lip reader finetunes the default bundle on: sequences of consecutive frames with the guides of use.
 
 Half of them are told the sound as the bundle's speech encoder hears it, and their guides are drawn from that: what the
-network will meet. The others are told the exact articulation, as in its first training, so that a better encoder can
-still be put in.
+network will meet; some in another voice, which the encoder hears less well than those of its training. The others are
+told the exact articulation, as in its first training, so that a better encoder can still be put in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from bundle_spec import IMAGE_SIZE, WINDOW, WINDOW_RATE
+from speech_windows import other_voice
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -50,11 +51,14 @@ class SpokenGuide(GuideMaker):
 
 
 class Told(TalkingDataset):
-    """Sequences that are told the exact articulation, or, `heard`, what the pipeline hears in their sound."""
+    """Sequences that are told the exact articulation, or, `heard`, what the pipeline hears in their sound, a share of
+    them, `other_voices`, said from another throat."""
 
-    def __init__(self, corpus: Corpus, pipeline: Any, heard: bool, **options: Any) -> None:
+    def __init__(
+        self, corpus: Corpus, pipeline: Any, heard: bool, other_voices: float = 0.0, **options: Any
+    ) -> None:
         super().__init__(corpus, **options)
-        self.pipeline, self.heard = pipeline, heard
+        self.pipeline, self.heard, self.other_voices = pipeline, heard, other_voices
         self._features: dict[str, Tensor] = {}
         if heard and self.guides is not None:
             self.guides = SpokenGuide(self.guides.error)
@@ -80,6 +84,9 @@ class Told(TalkingDataset):
     def _hear(self, clip: ClipEntry) -> Tensor:
         if clip.id not in self._features:
             samples = self.corpus.read_audio(clip)
+            random = np.random.default_rng([*clip.id.encode()])
+            if random.random() < self.other_voices:
+                samples = other_voice((samples * 32767).astype(np.int16), random).astype(np.float32) / 32767
             self._features[clip.id] = self.pipeline.hear(Audio(samples, self.corpus.sample_rate)).clone()
         return self._features[clip.id]
 
@@ -93,7 +100,14 @@ class Told(TalkingDataset):
 
 
 def draw_sequences(
-    corpus: Corpus, pipeline: Any, folder: Path, length: int, rounds: int, seconds: float, seed: int
+    corpus: Corpus,
+    pipeline: Any,
+    folder: Path,
+    length: int,
+    rounds: int,
+    seconds: float,
+    seed: int,
+    other_voices: float = 0.0,
 ) -> None:
     """Draw sequences into `folder`, every clip once a round; goes on where it stopped, until `seconds` are over."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +121,7 @@ def draw_sequences(
         "samples_per_clip": rounds,
         "seed": seed,
     }
-    sets = [Told(corpus, pipeline, heard, **options) for heard in (True, False)]
+    sets = [Told(corpus, pipeline, heard, other_voices, **options) for heard in (True, False)]
     count, size = len(sets[0]), IMAGE_SIZE
     shapes = {name: (count, length, 3, size, size) for name in PICTURES[:2]} | {
         "reference": (count, 3, size, size)

@@ -1,4 +1,4 @@
-"""Windows of the speech encoder's training in other voices: drawn with their originals, and what a vocoder makes of them."""
+"""Windows of the speech encoder's training in other voices: drawn with their originals, made by a vocoder."""
 
 import sys
 from pathlib import Path

@@ -35,7 +35,7 @@ __all__ = ["FAMILIES", "HELD_OUT_FAMILY", "SAMPLE_RATE", "Utterance", "Voice", "
 SAMPLE_RATE = 16000
 HELD_OUT_FAMILY = "piper"
 _STOPS = ("P", "B", "T", "D", "K", "G", "CH", "JH")
-_LONGEST_CLOSURE = 0.08  # seconds; of the silence in front of a sentence the lips need not be closed all the time
+_LONGEST_CLOSURE = 0.08  # seconds; lips need not be closed in all of the silence before a sentence
 
 
 @dataclass(frozen=True, eq=False)
