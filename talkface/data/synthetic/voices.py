@@ -272,7 +272,7 @@ def _with_closures(
     25 to 60 ms of silence in front of it, while they are closed, go to the phoneme before."""
     hop = rate // 200
     steps = samples[: len(samples) // hop * hop].reshape(-1, hop)
-    loudness = np.sqrt(np.square(steps).mean(1))
+    loudness, per_second = np.sqrt(np.square(steps).mean(1)), rate / hop
     out: list[tuple[str, float, float]] = []
     for symbol, start, end in phonemes:
         begin = start
@@ -282,11 +282,12 @@ def _with_closures(
             if out:
                 _, before, until = out[-1]
                 earliest = max(earliest, until if until < start else (before + start) / 2)
-                threshold = 0.2 * loudness[int(before * 200) : int(until * 200) + 1].max(initial=0.0)
-            step = round(start * 200)
-            while step > 0 and (step - 1) / 200 >= earliest and loudness[step - 1] <= threshold:
+                previous = loudness[int(before * per_second) : int(until * per_second) + 1]
+                threshold = 0.2 * previous.max(initial=0.0)
+            step = min(round(start * per_second), len(loudness))
+            while step > 0 and (step - 1) / per_second >= earliest and loudness[step - 1] <= threshold:
                 step -= 1
-            begin = min(start, step / 200)
+            begin = min(start, step / per_second)
             if out and out[-1][2] > begin:
                 out[-1] = (*out[-1][:2], begin)
         out.append((symbol, begin, end))
