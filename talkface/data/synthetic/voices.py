@@ -268,8 +268,8 @@ def speak(voice: Voice, text: str) -> Utterance:
 def _with_closures(
     samples: np.ndarray, rate: int, phonemes: list[tuple[str, float, float]]
 ) -> list[tuple[str, float, float]]:
-    """Lets stops begin where the sound stops. The events of espeak-ng come at the burst, when lips or tongue open; the
-    25 to 60 ms of silence in front of it, while they are closed, go to the phoneme before."""
+    """Lets stops begin where the sound stops: lips or tongue are closed in the silence, which synthesizers count to the
+    phoneme before (the events of espeak-ng come at the burst, 25 to 60 ms later; piper's closures begin early, too)."""
     hop = rate // 200
     steps = samples[: len(samples) // hop * hop].reshape(-1, hop)
     loudness, per_second = np.sqrt(np.square(steps).mean(1)), rate / hop
